@@ -107,6 +107,19 @@ pub const PASSWORD_GUESSES_MAX: u32 = 3;
 /// Time for a console connection without the password between two lines.
 pub const PASSWORD_IDLE_TIMEOUT_MS: u64 = 30_000;
 
+/// Log records of one kind (from one place in the code) per second, in all processes together. The next one says how
+/// many were left out.
+pub const LOG_RECORDS_PER_KIND_AND_SECOND_MAX: u64 = 50;
+
+/// Kinds of log records that are counted apart; some share a count.
+pub const LOG_KINDS_MAX: usize = 256;
+
+/// Places of panics whose backtraces are counted apart.
+pub const PANIC_PLACES_MAX: usize = 64;
+
+/// Bytes that are read and discarded from a client after its connection's last message was sent.
+pub const LINGER_BYTES_MAX: usize = 256 * 1024;
+
 /// Bytes of a configuration file.
 pub const CONFIG_FILE_BYTES_MAX: u64 = 64 * 1024;
 
@@ -436,6 +449,9 @@ pub const ACCEPT_RETRY_MS: u64 = 100;
 
 // --- Upgrade in place -------------------------------------------------------------------------------------------
 
+/// Bytes of the text of all settings that the console shows.
+pub const SETTINGS_TEXT_BYTES_MAX: usize = 32 * 1024;
+
 /// Time for a new program to check the running server's memory and report whether it can continue.
 pub const UPGRADE_PROBE_TIMEOUT_MS: u64 = 10_000;
 
@@ -446,8 +462,8 @@ pub const UPGRADE_POLL_MS: u64 = 20;
 pub const UPGRADE_TEXT_BYTES: usize = 512;
 
 /// Bytes of a new program's whole report, as JSON: a text of [`UPGRADE_TEXT_BYTES`] with every character escaped, its
-/// version, and the field names.
-pub const UPGRADE_REPLY_BYTES_MAX: usize = 8 * UPGRADE_TEXT_BYTES;
+/// version, its settings, and the field names.
+pub const UPGRADE_REPLY_BYTES_MAX: usize = 8 * UPGRADE_TEXT_BYTES + SETTINGS_TEXT_BYTES_MAX;
 
 /// Crashes in a row of a new program's process before it is ready, after which the upgrade counts as stalled and
 /// another may be started.

@@ -5,7 +5,7 @@ use std::fs::File;
 use std::process::ExitCode;
 
 use crate::config::machine::Machine;
-use crate::config::{self, Settings, Subcommand, capacity};
+use crate::config::{self, CheckedSettings, Settings, Subcommand, capacity};
 use crate::limits::UPGRADE_TEXT_BYTES;
 use crate::logging;
 use crate::process::supervisor::{self, StartError};
@@ -100,6 +100,17 @@ impl Server {
         if arguments.get(1).is_some_and(|first| first == "play") {
             return forkade_play::main(&self.games, &arguments);
         }
+        if let Some(StartMode::Continue(handover)) = &start_mode
+            && let Some(checked) = &handover.settings
+        {
+            return match Settings::from_checked(checked) {
+                Ok(settings) => go_on(handover, self.games, settings),
+                Err(why) => {
+                    eprintln!("forkade: the configuration that was handed over cannot be read: {why}");
+                    ExitCode::FAILURE
+                }
+            };
+        }
         let program = self.games.program();
         let loaded = config::load(program, arguments, std::env::vars_os());
         if let Some(StartMode::Probe(handover, report)) = &start_mode {
@@ -107,7 +118,8 @@ impl Server {
                 Ok((_, settings)) => objection(handover, settings, &self.games),
                 Err(error) => Some(error.to_string()),
             };
-            return send_probe_reply(report, program.version(), objection);
+            let settings = loaded.ok().map(|(_, settings)| settings.to_checked());
+            return send_probe_reply(report, program.version(), objection, settings);
         }
         let (command, settings) = match loaded {
             Ok(loaded) => loaded,
@@ -206,13 +218,19 @@ fn objection(handover: &Handover, settings: &Settings, games: &Games) -> Option<
 }
 
 /// Replies to the running program.
-fn send_probe_reply(mut report: &File, version: String, objection: Option<String>) -> ExitCode {
+fn send_probe_reply(
+    mut report: &File,
+    version: String,
+    objection: Option<String>,
+    settings: Option<CheckedSettings>,
+) -> ExitCode {
     let reply = ProbeReply {
         version,
         objection: objection.map(|mut text| {
             text.truncate(floor_char_boundary(&text, UPGRADE_TEXT_BYTES));
             text
         }),
+        settings,
     };
     match serde_json::to_writer(&mut report, &reply) {
         Ok(()) => ExitCode::SUCCESS,

@@ -8,6 +8,7 @@ use std::backtrace::Backtrace;
 use std::cell::RefCell;
 use std::fmt;
 use std::panic::{AssertUnwindSafe, PanicHookInfo, catch_unwind};
+use std::sync::OnceLock;
 
 /// A panic that was caught. It is displayed as one line: location, message and backtrace. Do not display it under a
 /// lock: that can take a tenth of a second.
@@ -23,6 +24,15 @@ impl Panic {
     pub fn message(&self) -> &str {
         &self.message
     }
+}
+
+/// Says whether the backtrace of a panic at a place is displayed.
+static BACKTRACE_FILTER: OnceLock<fn(&str) -> bool> = OnceLock::new();
+
+/// From now on a panic is displayed with its backtrace only if `is_due` says so for its place. Only the first call has
+/// an effect.
+pub fn set_backtrace_filter(is_due: fn(&str) -> bool) {
+    let _ = BACKTRACE_FILTER.set(is_due);
 }
 
 thread_local! {
@@ -95,7 +105,11 @@ impl fmt::Display for Panic {
         let Some((place, backtrace)) = &self.origin else {
             return write!(out, "panicked: {}", self.message);
         };
-        write!(out, "panicked at {place}: {}; called from", self.message)?;
+        write!(out, "panicked at {place}: {}", self.message)?;
+        if BACKTRACE_FILTER.get().is_some_and(|is_due| !is_due(place)) {
+            return write!(out, "; its backtrace was logged less than a minute ago");
+        }
+        write!(out, "; called from")?;
         let mut separator = " ";
         for frame in frames(&backtrace.to_string()) {
             write!(out, "{separator}{frame}")?;

@@ -15,6 +15,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use log::LevelFilter;
+use serde::{Deserialize, Serialize};
 
 use crate::config::settings::number;
 use crate::limits::{
@@ -280,8 +281,73 @@ impl Settings {
     }
 }
 
+/// A checked configuration as text: an upgrade hands it over to the program that has checked it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct CheckedSettings {
+    /// Flag, value and source of each setting.
+    values: Vec<(String, String, ConfigSource)>,
+    file: Option<PathBuf>,
+    console_password: Option<[u8; 32]>,
+}
+
+impl Settings {
+    /// As text.
+    pub(crate) fn to_checked(&self) -> CheckedSettings {
+        let value = |(setting, value, source): (&Setting, String, ConfigSource)| {
+            (setting.flag.to_owned(), value, source)
+        };
+        CheckedSettings {
+            values: self.iter().map(value).collect(),
+            file: self.file.clone(),
+            console_password: self.console_password,
+        }
+    }
+
+    /// From what the same program has written with [`to_checked`](Self::to_checked).
+    ///
+    /// # Errors
+    ///
+    /// Another program has written it.
+    pub(crate) fn from_checked(checked: &CheckedSettings) -> Result<Self, String> {
+        let mut config = Config::default();
+        let mut sources = [ConfigSource::Default; SETTINGS.len()];
+        if checked.values.len() != SETTINGS.len() {
+            return Err("it has other settings".to_owned());
+        }
+        for ((setting, source), (flag, value, from)) in SETTINGS.iter().zip(&mut sources).zip(&checked.values)
+        {
+            if setting.flag != flag {
+                return Err(format!("it has the setting {flag} in place of {}", setting.flag));
+            }
+            setting.set(&mut config, value)?;
+            *source = *from;
+        }
+        Ok(Self {
+            config,
+            sources,
+            file: checked.file.clone(),
+            console_password: checked.console_password,
+            warnings: Vec::new(),
+        })
+    }
+
+    /// Each setting as the console shows it: key, value, source, and where exactly that is.
+    pub(crate) fn rows(&self) -> Vec<[Option<String>; 4]> {
+        let row = |(setting, value, source): (&Setting, String, ConfigSource)| {
+            let from = match source {
+                ConfigSource::Default => None,
+                ConfigSource::File => self.file.as_ref().map(|path| path.display().to_string()),
+                ConfigSource::Environment => Some(setting.variable()),
+                ConfigSource::CommandLine => Some(format!("--{}", setting.flag)),
+            };
+            [Some(setting.key()), Some(value), Some(source.to_string()), from]
+        };
+        self.iter().map(row).collect()
+    }
+}
+
 /// The source of a value.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum ConfigSource {
     /// The default.
     Default,

@@ -49,6 +49,12 @@ pub fn process_ended_handshake(session: &mut Session<'_>) -> HandshakeOutcome {
 }
 
 fn handshake(session: &mut Session<'_>, has_ended: bool) -> HandshakeOutcome {
+    let outcome = try_handshake(session, has_ended);
+    session.wipe_handshake();
+    outcome
+}
+
+fn try_handshake(session: &mut Session<'_>, has_ended: bool) -> HandshakeOutcome {
     let bytes = session.handshake();
     let (min, max) = match preamble::classify(&bytes) {
         PreambleResult::Incomplete => return HandshakeOutcome::Incomplete,
@@ -260,7 +266,17 @@ pub fn handle_next_frame(session: &mut Session<'_>) -> FrameOutcome {
             FrameOutcome::Wait
         }
         Ok(message) if session.frame_is_blocked() => refuse(session, &message),
-        Ok(message) => deliver_then_handle(session, message),
+        Ok(message) => {
+            let masked = masked(&message).zip(session.frame_place());
+            let outcome = deliver_then_handle(session, message);
+            if let Some((masked, place)) = masked {
+                session.overwrite_frame(place, |frame| match masked.len() == frame.len() {
+                    true => frame.copy_from_slice(&masked),
+                    false => frame.fill(MASK),
+                });
+            }
+            outcome
+        }
         Err(error) => close(ErrorCode::Malformed, format!("a message is malformed: {error}")),
     }
 }
@@ -291,6 +307,40 @@ fn must_wait(session: &mut Session<'_>, message: &ClientMessage) -> bool {
         session.waits_since_ms = None;
     }
     waits
+}
+
+/// In place of each byte of a passcode.
+pub(crate) const MASK: u8 = b'*';
+
+/// The frame of a message with its passcode or invite code masked; `None` if it has none. It is as long as the original,
+/// so that an operator who traces the player still reads whole frames.
+fn masked(message: &ClientMessage) -> Option<Vec<u8>> {
+    let may_have_secret = matches!(
+        message,
+        ClientMessage::JoinRoom { .. }
+            | ClientMessage::Spectate { .. }
+            | ClientMessage::CreateRoom { .. }
+            | ClientMessage::Configure { .. }
+            | ClientMessage::JoinByInvite { .. }
+    );
+    if !may_have_secret {
+        return None;
+    }
+    let mut message = message.clone();
+    let secret = match &mut message {
+        ClientMessage::JoinRoom { passcode, .. } | ClientMessage::Spectate { passcode, .. } => {
+            passcode.as_mut()
+        }
+        ClientMessage::CreateRoom { settings, .. } | ClientMessage::Configure { settings, .. } => {
+            settings.passcode.as_mut()
+        }
+        ClientMessage::JoinByInvite { code, .. } => Some(code),
+        _ => None,
+    }?;
+    *secret = char::from(MASK).to_string().repeat(secret.len());
+    let mut frame = Vec::new();
+    frame::append_frame(&message, &mut frame).ok()?;
+    Some(frame)
 }
 
 /// Handles a message. Before the player leaves a room, the room's events up to now are delivered: afterwards they

@@ -5,7 +5,7 @@ use forkade_text::commands::{self, Command, REQUEST, Setting};
 use forkade_text::input::Token;
 use forkade_text::render;
 
-use crate::frontends::dispatch::{FrameOutcome, reject};
+use crate::frontends::dispatch::{FrameOutcome, MASK, reject};
 use crate::limits::{RESUME_WORDS_TRIED_MAX, TEXT_LINE_BYTES_MAX};
 use crate::lobby::{delivery, join_leave, names, text_requests};
 use crate::logging;
@@ -38,19 +38,46 @@ pub(crate) fn handle_next(session: &mut Session<'_>) -> FrameOutcome {
         Token::Line { .. } if session.frame_is_blocked() => {
             session.say(&render::refusal(crate::frontends::dispatch::REFUSED))
         }
-        Token::Line { line, .. } => match execute_line(session, &line) {
-            Ok(next) => return next,
-            Err(rejection) => {
+        Token::Line { line, .. } => {
+            let secret = has_secret(&line).then(|| session.frame_place()).flatten();
+            let outcome = execute_line(session, &line).unwrap_or_else(|rejection| {
                 reject(session, REQUEST, rejection);
-                Ok(())
+                session.end_frame();
+                FrameOutcome::Handled
+            });
+            if let Some(place) = secret {
+                session.overwrite_frame(place, mask_arguments);
             }
-        },
+            return outcome;
+        }
     };
     if let Err(rejection) = done {
         log::error!("what was typed was rejected as a whole: {rejection}");
     }
     session.end_frame();
     FrameOutcome::Handled
+}
+
+/// Whether a line contains a passcode or an invite code.
+fn has_secret(line: &[u8]) -> bool {
+    match commands::parse(line) {
+        Ok(Command::Join { passcode, .. }) => passcode.is_some(),
+        Ok(Command::Create { settings, .. } | Command::Set(settings)) => settings
+            .iter()
+            .any(|setting| matches!(setting, Setting::Passcode(_))),
+        Ok(Command::Ask(ClientMessage::JoinByInvite { .. })) => true,
+        _ => false,
+    }
+}
+
+/// Masks what was typed behind the first word.
+fn mask_arguments(typed: &mut [u8]) {
+    let arguments = typed.iter().position(|byte| *byte == b' ').unwrap_or(0);
+    for byte in &mut typed[arguments..] {
+        if !matches!(byte, b' ' | b'\r' | b'\n' | 0) {
+            *byte = MASK;
+        }
+    }
 }
 
 fn execute_line(session: &mut Session<'_>, line: &[u8]) -> Result<FrameOutcome, Rejection> {

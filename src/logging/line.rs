@@ -11,7 +11,9 @@ use crate::limits::LOG_RECORD_BYTES_MAX;
 
 /// Ends a message that was too long. Space for it and for the longest report of dropped records is kept free.
 const CUT: &str = "… [cut]";
-const END_BYTES_MAX: usize = CUT.len() + " [18446744073709551615 records dropped before this one]\n".len();
+const END_BYTES_MAX: usize = CUT.len()
+    + " [18446744073709551615 more like this were left out]".len()
+    + " [18446744073709551615 records dropped before this one]\n".len();
 
 /// A line under construction. The order of calls is `head`, `message`, `end`.
 pub(crate) struct Line {
@@ -56,9 +58,13 @@ impl Line {
         }
     }
 
-    /// Writes how many records were dropped before this one, and ends the line.
-    pub(crate) fn end(&mut self, dropped: u64) {
+    /// Writes how many records of its kind were left out and how many of any kind were dropped before this one, and
+    /// ends the line.
+    pub(crate) fn end(&mut self, dropped: u64, left_out: u64) {
         self.limit = LOG_RECORD_BYTES_MAX;
+        if left_out > 0 {
+            let _ = write!(self, " [{left_out} more like this were left out]");
+        }
         let _ = match dropped {
             0 => self.write_str("\n"),
             1 => self.write_str(" [1 record dropped before this one]\n"),
@@ -139,14 +145,17 @@ mod tests {
         let mut line = Line::new();
         line.head(Level::Warn, "handler", player, "forkade::handler");
         line.message(&format_args!("{message}"));
-        line.end(dropped);
+        line.end(dropped, dropped);
         String::from_utf8(line.as_bytes().to_vec()).expect("a line is UTF-8")
     }
 
     #[test]
     fn a_message_that_is_too_long_is_cut_and_marked() {
         let text = line(None, &"é".repeat(10_000), u64::MAX);
-        assert!(text.ends_with("é… [cut] [18446744073709551615 records dropped before this one]\n"));
+        assert!(text.ends_with(
+            "é… [cut] [18446744073709551615 more like this were left out] \
+             [18446744073709551615 records dropped before this one]\n"
+        ));
         assert!(text.len() <= LOG_RECORD_BYTES_MAX && text.len() > LOG_RECORD_BYTES_MAX - 4);
     }
 

@@ -8,6 +8,9 @@
 //! - **No stall.** A process that blocks on stderr would stall its player, and under a lock the whole lobby. So stderr
 //!   is non-blocking. A record that does not fit is dropped and counted (see [`set_drop_counters`]); the next record
 //!   that any process writes reports the count.
+//! - **No flood.** Each place in the code logs a bounded number of records a second, in all processes together. The
+//!   next record of the same place reports how many were left out. The backtrace of a panic is logged once per place
+//!   and minute.
 //! - **One level.** The level is one number in shared memory (see [`share_level`]), which each process reads for each
 //!   record. A change takes effect in all processes at once.
 //! - **Panics.** The [hook](forkade_games::panics) runs where the panic happens, perhaps under a lock, so it only keeps
@@ -15,6 +18,7 @@
 //!
 //! Do not log while a lock of the lobby is held: formatting takes time for which other processes wait.
 
+mod limiter;
 mod line;
 mod nonblocking_stderr;
 
@@ -25,6 +29,7 @@ use std::sync::{Mutex, OnceLock, PoisonError};
 
 use log::{LevelFilter, Log, Metadata, Record};
 
+pub(crate) use crate::logging::limiter::{LogLimits, set_log_limits};
 use crate::logging::line::Line;
 use crate::logging::nonblocking_stderr::NonblockingWriter;
 
@@ -39,7 +44,7 @@ pub(crate) fn start(level: LevelFilter) -> Result<(), log::SetLoggerError> {
         .filter_level(LevelFilter::Trace)
         .format(|out, record| {
             let dropped = drop_counters().unreported.swap(0, Ordering::Relaxed);
-            let line = line_of(record, dropped);
+            let line = line_of(record, dropped, LEFT_OUT.take());
             REPORTING.set(dropped);
             out.write_all(line.as_bytes())
         })
@@ -51,6 +56,7 @@ pub(crate) fn start(level: LevelFilter) -> Result<(), log::SetLoggerError> {
     log::set_boxed_logger(Box::new(LevelFilterLogger(writer)))?;
     log::set_max_level(LevelFilter::Trace);
     forkade_games::panics::install_hook();
+    forkade_games::panics::set_backtrace_filter(limiter::is_backtrace_due);
     Ok(())
 }
 
@@ -97,7 +103,10 @@ impl Log for LevelFilterLogger {
     }
 
     fn log(&self, record: &Record<'_>) {
-        if self.enabled(record.metadata()) {
+        if self.enabled(record.metadata())
+            && let Some(left_out) = limiter::check(record)
+        {
+            LEFT_OUT.set(left_out);
             self.0.log(record);
         }
     }
@@ -170,13 +179,15 @@ static OWN_UNREPORTED: AtomicU64 = AtomicU64::new(0);
 thread_local! {
     /// Dropped records that the line being written reports.
     static REPORTING: Cell<u64> = const { Cell::new(0) };
+    /// Records of its kind that were left out before the record being written.
+    static LEFT_OUT: Cell<u64> = const { Cell::new(0) };
 }
 
 fn label() -> std::sync::MutexGuard<'static, ProcessLabel> {
     PROCESS_LABEL.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn line_of(record: &Record<'_>, dropped: u64) -> Line {
+fn line_of(record: &Record<'_>, dropped: u64, left_out: u64) -> Line {
     let mut line = Line::new();
     {
         // Unlocked before the message is formatted: its `Display` may do anything, even log.
@@ -189,7 +200,7 @@ fn line_of(record: &Record<'_>, dropped: u64) -> Line {
         );
     }
     line.message(record.args());
-    line.end(dropped);
+    line.end(dropped, left_out);
     line
 }
 
@@ -230,6 +241,7 @@ mod tests {
                 .args(format_args!("{message}"))
                 .build(),
             dropped,
+            0,
         );
         String::from_utf8(line.as_bytes().to_vec()).expect("a line is UTF-8")
     }

@@ -11,7 +11,9 @@ use std::os::fd::{AsFd, RawFd};
 use std::os::unix::net::UnixListener;
 
 use serde::{Deserialize, Serialize};
+use socket2::SockRef;
 
+use crate::config::Config;
 use crate::state::connections::{KINDS, Kind};
 use crate::state::doorbells::{ChannelPair, Doorbells};
 use crate::state::layout::ConnectionRef;
@@ -170,6 +172,25 @@ impl IpcHandles {
             },
             ready: doorbell(&numbers.ready)?,
         })
+    }
+
+    /// Sets the options of listening sockets that another program has opened.
+    ///
+    /// # Errors
+    ///
+    /// Those of setsockopt(2) and listen(2).
+    pub(crate) fn configure(&self, config: &Config) -> io::Result<()> {
+        let backlog = i32::try_from(config.backlog).unwrap_or(i32::MAX);
+        for socket in [Some(&self.game), self.console.as_ref()].into_iter().flatten() {
+            // Connections inherit it from the listening socket.
+            let send_buffer_bytes = usize::try_from(config.send_buffer_bytes).unwrap_or(usize::MAX);
+            SockRef::from(socket).set_send_buffer_size(send_buffer_bytes)?;
+            rustix::net::listen(socket, backlog)?;
+        }
+        if let Some(socket) = &self.console_unix {
+            rustix::net::listen(socket, backlog)?;
+        }
+        Ok(())
     }
 
     /// Where messages to this keeper are sent: to it, or to the one that replaces it.

@@ -62,6 +62,7 @@ impl Session<'_> {
                 withdraw_request(&mut tx, self.state.memory, self.connection, record, asked_for);
                 enter_closing(&mut tx, record, leaves, stream_end, now, message);
                 tx.commit().expect("closing fits the journal");
+                self.wipe_handshake();
             }
         }
     }

@@ -20,6 +20,7 @@ pub(crate) mod handshake;
 pub mod rate;
 pub mod rejection;
 pub mod resume_word;
+mod secrets;
 pub mod text_session;
 pub mod transport;
 
@@ -165,6 +166,9 @@ impl<'s> Session<'s> {
             },
         );
         session.take_over();
+        // A predecessor may have died before it did.
+        session.wipe_handshake();
+        session.wipe_handshake_reply();
         let plausible = if session.byte_counts_are_plausible() {
             Ok(())
         } else {
@@ -354,6 +358,22 @@ impl<'s> Session<'s> {
         let mut bytes = vec![0; length];
         self.record.handshake.copy_out(0, &mut bytes);
         bytes
+    }
+
+    /// Removes the handshake's bytes, among them a token, from shared memory, once no process needs them any more.
+    pub(crate) fn wipe_handshake(&self) {
+        if self.phase() != Phase::HANDSHAKE {
+            self.record.handshake.copy_in(0, &[0; HANDSHAKE_BYTES_MAX]);
+        }
+    }
+
+    /// Removes the handshake's reply, among it a token, from shared memory once the kernel has all of it.
+    pub(crate) fn wipe_handshake_reply(&self) {
+        let reply_bytes = self.state.attachment.read_own(&self.record.handshake_reply_bytes);
+        if reply_bytes > 0 && self.byte_counts.sent >= u64::from(reply_bytes) {
+            let reply = vec![0; reply_bytes as usize];
+            self.record.handshake_reply.copy_in(0, &reply);
+        }
     }
 
     /// What other processes request of this connection. Also updates whether the player has mail.

@@ -106,7 +106,10 @@ impl Session<'_> {
         let sent = match self.next_piece() {
             None => return Ok(None),
             Some(OutputSegment::HandshakeReply(range)) => {
-                shared_io::send(socket, &self.record.handshake_reply, range)?
+                let sent = shared_io::send(socket, &self.record.handshake_reply, range)?;
+                self.byte_counts.sent += sent as u64;
+                self.wipe_handshake_reply();
+                return Ok(Some(sent));
             }
             Some(OutputSegment::CloseMessage(range)) => {
                 shared_io::send(socket, &self.record.close_message, range)?

@@ -3,7 +3,10 @@
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
-use crate::limits::{CONNECTION_SLOTS_PER_KEEPER, KEEPERS_MAX, ROLES_MAX, UPGRADE_TEXT_BYTES};
+use crate::limits::{
+    CONNECTION_SLOTS_PER_KEEPER, KEEPERS_MAX, LOG_KINDS_MAX, PANIC_PLACES_MAX, ROLES_MAX,
+    SETTINGS_TEXT_BYTES_MAX, UPGRADE_TEXT_BYTES,
+};
 use crate::state::budget::Budget;
 use crate::state::connection_counts::ConnectionCounts;
 use crate::state::connections::Kind;
@@ -128,6 +131,16 @@ shared_record! {
         pub doorbells_rung_again_total: AtomicU64,
         /// Log records dropped because stderr was not read.
         pub log_records_dropped_total: AtomicU64,
+        /// Log records left out because there were too many of their kind.
+        pub log_records_left_out_total: AtomicU64,
+        /// By kind of log record: see [`LogLimits`](crate::logging::LogLimits).
+        pub log_kinds: [AtomicU64; LOG_KINDS_MAX],
+        /// By place of a panic: see [`LogLimits`](crate::logging::LogLimits).
+        pub panic_places: [AtomicU64; PANIC_PLACES_MAX],
+        /// The settings in effect.
+        pub settings: SettingsSlot,
+        /// The level of the log that is configured, as in `log_level`.
+        pub log_level_configured: AtomicU32,
         /// Dropped log records that no later record has reported yet.
         pub log_records_unreported: AtomicU64,
         /// Suspected hangs.
@@ -252,6 +265,42 @@ impl UpgradeSlot {
             self.text_bytes[place].store(u32::try_from(length).expect("cut to less"), Ordering::Relaxed);
             self.states[place].store(number << 3 | stage as u32, Ordering::Relaxed);
         });
+    }
+}
+
+shared_record! {
+    /// The settings in effect, as text. Only the supervisor writes it, at the start and after an upgrade.
+    pub struct SettingsSlot {
+        /// Odd while the text is being written.
+        version: AtomicU32,
+        text_bytes: AtomicU32,
+        text: SharedBytes<{ SETTINGS_TEXT_BYTES_MAX / 8 }>,
+    }
+}
+
+impl SettingsSlot {
+    /// Enters the text; false if it is too long.
+    pub fn enter(&self, text: &str) -> bool {
+        let Some(length) = u32::try_from(text.len())
+            .ok()
+            .filter(|_| text.len() <= SETTINGS_TEXT_BYTES_MAX)
+        else {
+            return false;
+        };
+        self.version.fetch_add(1, Ordering::AcqRel);
+        self.text.copy_in(0, text.as_bytes());
+        self.text_bytes.store(length, Ordering::Release);
+        self.version.fetch_add(1, Ordering::AcqRel);
+        true
+    }
+
+    /// The text; `None` while it is being written.
+    pub fn read(&self) -> Option<String> {
+        let version = self.version.load(Ordering::Acquire);
+        let mut text = vec![0; SETTINGS_TEXT_BYTES_MAX.min(self.text_bytes.load(Ordering::Acquire) as usize)];
+        self.text.copy_out(0, &mut text);
+        let is_whole = version % 2 == 0 && self.version.load(Ordering::Acquire) == version;
+        is_whole.then(|| String::from_utf8(text).ok()).flatten()
     }
 }
 

@@ -10,6 +10,7 @@ mod common;
 #[path = "../harness/mod.rs"]
 mod harness;
 
+mod bounded_log;
 mod chat;
 mod churn;
 mod configuration;

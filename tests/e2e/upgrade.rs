@@ -331,3 +331,82 @@ fn an_upgraded_server_stops_cleanly_and_frees_its_port() {
     assert!(TcpStream::connect(upgradable.server.game).is_err());
     std::net::TcpListener::bind(upgradable.server.game).expect("the port is free");
 }
+
+#[test]
+fn an_upgrade_through_a_symbolic_link_runs_the_program_that_it_leads_to() {
+    let versions = Upgradable::start(&[]);
+    let (first, second) = (versions.folder.join("v1"), versions.folder.join("v2"));
+    for version in [&first, &second] {
+        copy(env!("CARGO_BIN_EXE_forkade"), version);
+    }
+    let link = versions.folder.join("current");
+    let point_to = |version: &str| {
+        let new = versions.folder.join("link");
+        std::os::unix::fs::symlink(version, &new).expect("a link");
+        fs::rename(&new, &link).expect("it replaces the link");
+    };
+    point_to("v1");
+    let mut command_there = Command::new(&link);
+    command_there.args(command(&[]).get_args());
+    let server = Server::run(&mut command_there);
+    let runs = || fs::read_link(format!("/proc/{}/exe", server.pid())).expect("it runs");
+    assert_eq!(runs(), first);
+    point_to("v2");
+    let told = server.ask("upgrade");
+    assert_eq!(runs(), second);
+    assert!(told.contains(second.to_str().expect("a plain path")), "{told}");
+    server.expect_logged(&format!("({}) goes on in the place", second.display()));
+}
+
+#[test]
+fn an_upgrade_runs_with_the_configuration_that_was_checked() {
+    let folder = Upgradable::start(&[]);
+    let path = folder.folder.join("settings.toml");
+    nix::unistd::mkfifo(
+        &path,
+        nix::sys::stat::Mode::S_IRUSR | nix::sys::stat::Mode::S_IWUSR,
+    )
+    .expect("a pipe");
+    // Each reading is given other settings; those of the third would end the server.
+    let reads = Arc::new(AtomicU32::new(0));
+    let (writer_path, count) = (path.clone(), Arc::clone(&reads));
+    std::thread::spawn(move || {
+        for settings in [
+            "seat_grace_ms = 11111\n",
+            "seat_grace_ms = 22222\nlog = \"debug\"\n",
+            "nonsense",
+        ] {
+            let Ok(mut pipe) = fs::OpenOptions::new().write(true).open(&writer_path) else {
+                return;
+            };
+            count.fetch_add(1, Ordering::AcqRel);
+            let _ = std::io::Write::write_all(&mut pipe, settings.as_bytes());
+            drop(pipe);
+            // The reader has seen the end before the pipe is opened again.
+            std::thread::sleep(std::time::Duration::from_millis(200));
+        }
+    });
+    let server = Server::start(&["--config", path.to_str().expect("a plain path")]);
+    let setting = |shown: &serde_json::Value, key: &str| {
+        let rows = shown.as_array().expect("a list");
+        let row = rows
+            .iter()
+            .find(|row| row["setting"] == key)
+            .expect("it is listed");
+        row["value"].as_str().expect("a text").to_owned()
+    };
+    // This operator's process runs the old program for ever.
+    let mut operator = crate::common::operator::Operator::new(&server);
+    assert_eq!(setting(&operator.ask_json("config"), "seat_grace_ms"), "11111");
+    server.ask("upgrade");
+    assert_eq!(reads.load(Ordering::Acquire), 2, "once by each program");
+    for shown in [operator.ask_json("config"), server.ask_json("config")] {
+        assert_eq!(setting(&shown, "seat_grace_ms"), "22222");
+        assert_eq!(setting(&shown, "log"), "debug");
+    }
+    assert_eq!(
+        operator.ask_json("log")["level"],
+        "debug",
+        "what is shown is in effect"
+    );
+}

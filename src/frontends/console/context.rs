@@ -4,7 +4,7 @@ use std::io;
 
 use rustix::process::Signal;
 
-use crate::config::{Config, Settings};
+use crate::config::Config;
 use crate::state::doorbells::Doorbells;
 use crate::state::layout::Memory;
 use crate::state::roles::signal_supervisor;
@@ -17,7 +17,6 @@ pub(crate) struct ConsoleContext {
     pub(crate) memory: &'static Memory,
     pub(crate) games: &'static Games,
     pub(crate) config: &'static Config,
-    pub(crate) settings: &'static Settings,
     pub(crate) doorbells: &'static Doorbells,
     pub(crate) lifeline: &'static Lifeline,
     /// SHA-256 of the password of the console on TCP, if it has one.

@@ -128,6 +128,10 @@ pub(crate) fn status(lobby: &StateHandle, context: ConsoleContext) -> Fields {
             "log_records_dropped_total",
             count(&header.log_records_dropped_total),
         ),
+        (
+            "log_records_left_out_total",
+            count(&header.log_records_left_out_total),
+        ),
     ]
 }
 

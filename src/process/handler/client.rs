@@ -58,6 +58,8 @@ pub(crate) struct Client {
     pub(crate) readiness: SocketReadiness,
     /// Everything was sent. What still arrives is discarded until then, or until the client shuts down its direction.
     pub(crate) linger_until_ms: Option<u64>,
+    /// Bytes that were discarded so far.
+    pub(crate) lingered_bytes: usize,
 }
 
 /// What is known of the socket.
@@ -146,6 +148,7 @@ impl Client {
             session: session.idle(),
             readiness: SocketReadiness::new(),
             linger_until_ms: None,
+            lingered_bytes: 0,
         };
         client.with_driver(key, state, session, |driver| {
             match (over, plausible) {

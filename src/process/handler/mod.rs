@@ -39,7 +39,7 @@ use crate::process::process_table::Context;
 use crate::state::budget::now_us;
 use crate::state::connections::{Claim, Kind};
 use crate::state::handle::StateHandle;
-use crate::state::layout::ConnectionRef;
+use crate::state::layout::{ConnectionRef, Memory};
 use shmem::sys::clock::now_ms;
 use shmem::sys::process::{NewProcess, ProcessId, set_name};
 use shmem::sys::signals::Signals;
@@ -61,8 +61,8 @@ pub(crate) struct HandlerArgs {
     pub(crate) context: Context,
     /// Index of the keeper.
     pub(crate) keeper: u32,
-    /// Indices of the connections, each with its socket.
-    pub(crate) connections: Vec<(u32, OwnedFd)>,
+    /// The connections, each with its socket.
+    pub(crate) connections: Vec<(ConnectionRef, OwnedFd)>,
     /// Another handler has served them before.
     pub(crate) is_successor: bool,
     /// Where the keeper sends further connections.
@@ -70,22 +70,40 @@ pub(crate) struct HandlerArgs {
 }
 
 /// Runs in the process that was just forked. Exit status 0 means that there is nothing left to serve.
-pub(crate) fn run(new_process: &NewProcess, args: HandlerArgs) -> u8 {
+pub(crate) fn run(new_process: &NewProcess, mut args: HandlerArgs) -> u8 {
     logging::set_role("handler");
     let found = ProcessId::try_current();
     let served = found.and_then(|me| {
         let context = args.context;
-        for (index, _) in &args.connections {
-            let record = context.memory.connections.at(*index);
-            record.liveness.record_progress();
-            record.set_handler(me, context.build);
-        }
+        // If the keeper has died meanwhile, the slot may have been given to another connection.
+        args.connections
+            .retain(|(connection, _)| enter_handler(context.memory, *connection, (me, context.build)));
         serve(new_process, args, me)
     });
     served.unwrap_or_else(|error| {
         log::error!("cannot continue: {error}");
         1
     })
+}
+
+/// Enters this process as the handler of a connection. False if the connection was given up.
+fn enter_handler(memory: &Memory, connection: ConnectionRef, (me, build): (ProcessId, u32)) -> bool {
+    let index = connection.index();
+    let record = memory.connections.at(index);
+    let is_still_there =
+        || record.claim_after_store() == Claim::Held && record.reference(index) == connection;
+    if is_still_there() {
+        record.set_handler(me, build);
+    }
+    // Checked again: a process that abandons the connection looks for a handler afterwards, or its claim is seen
+    // here.
+    if !is_still_there() {
+        log::warn!("connection {connection:?} was given up before it was served");
+        record.clear_handler(me);
+        return false;
+    }
+    record.liveness.record_progress();
+    true
 }
 
 fn serve(new_process: &NewProcess, args: HandlerArgs, me: ProcessId) -> io::Result<u8> {
@@ -98,16 +116,16 @@ fn serve(new_process: &NewProcess, args: HandlerArgs, me: ProcessId) -> io::Resu
     set_name("handler")?;
     let mut state = StateHandle::attach(memory, args.context.games);
     state.reserved_names = args.context.config.reserved_names.0;
-    if let [(index, _)] = args.connections[..]
-        && memory.connections.at(index).kind() == Kind::Console
+    if let [(connection, _)] = &args.connections[..]
+        && memory.connections.at(connection.index()).kind() == Kind::Console
     {
+        let index = connection.index();
         let (context, mut connections) = (args.context, args.connections);
         let (_, socket) = connections.remove(0);
         let console_context = ConsoleContext {
             memory,
             games: context.games,
             config: context.config,
-            settings: context.settings,
             doorbells: &ipc.doorbells,
             lifeline: &ipc.lifeline,
             password: context.settings.console_password,
@@ -162,8 +180,8 @@ impl Handler {
             next_liveness_ms: 0,
             supervisor_is_gone: false,
         };
-        for (index, socket) in args.connections {
-            handler.start_serving(index, socket, args.is_successor)?;
+        for (connection, socket) in args.connections {
+            handler.start_serving(connection.index(), socket, args.is_successor)?;
         }
         Ok(handler)
     }
@@ -367,23 +385,12 @@ impl Handler {
     }
 
     fn accept(&mut self, connection: ConnectionRef, socket: OwnedFd) -> io::Result<()> {
-        let index = connection.index();
-        let record = self.state.context.memory.connections.at(index);
-        let is_still_there =
-            || record.claim_after_store() == Claim::Held && record.reference(index) == connection;
-        if is_still_there() {
-            record.set_handler(self.state.me, self.state.context.build);
-        }
-        // Checked again: a process that abandons the connection looks for a handler afterwards, or its claim is seen
-        // here.
-        if !is_still_there() {
-            log::warn!("connection {connection:?} was given up before it was served");
-            record.clear_handler(self.state.me);
+        let context = self.state.context;
+        if !enter_handler(context.memory, connection, (self.state.me, context.build)) {
             return Ok(());
         }
-        record.liveness.record_progress();
         // It is not known whether a handler has served it before; the kernel is asked in any case.
-        self.start_serving(index, socket, true)
+        self.start_serving(connection.index(), socket, true)
     }
 
     fn start_serving(&mut self, index: u32, socket: OwnedFd, is_successor: bool) -> io::Result<()> {
@@ -512,4 +519,40 @@ fn register(poll: &Poll, raw: i32, token: Token, interest: Interest) -> io::Resu
 
 fn room_of(distance: usize) -> u32 {
     u32::try_from(distance).expect("tokens are made from the indices of rooms")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{Ipv4Addr, SocketAddr};
+
+    use super::*;
+    use crate::state::layout::Capacity;
+
+    #[test]
+    fn a_handler_born_late_leaves_the_next_connection_of_the_slot_alone() {
+        let capacity = Capacity {
+            players: 1,
+            rooms: 1,
+            keepers: 1,
+        };
+        let memory = Memory::create(capacity).expect("there is memory");
+        let record = memory.connections.at(0);
+        let claim = || {
+            let peer = SocketAddr::from((Ipv4Addr::LOCALHOST, 1));
+            assert!(record.claim(Kind::Game, peer, 1, 0));
+            record.reference(0)
+        };
+        let process = |pid| ProcessId { pid, start_time: 1 };
+        let connection = claim();
+        assert!(enter_handler(memory, connection, (process(7), 0)));
+        assert_eq!(record.handler(), Some(process(7)));
+        // The keeper dies, the ticker frees the slot, and the next keeper gives it to another connection.
+        record.free();
+        assert!(!enter_handler(memory, connection, (process(7), 0)), "it is free");
+        assert_eq!(record.handler(), None);
+        let next = claim();
+        assert!(enter_handler(memory, next, (process(8), 0)));
+        assert!(!enter_handler(memory, connection, (process(7), 0)));
+        assert_eq!(record.handler(), Some(process(8)));
+    }
 }

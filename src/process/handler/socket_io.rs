@@ -3,7 +3,7 @@
 use std::io;
 use std::net::Shutdown;
 
-use crate::limits::CLOSING_TIMEOUT_MS;
+use crate::limits::{CLOSING_TIMEOUT_MS, LINGER_BYTES_MAX};
 use crate::process::handler::drive::{DriveOutcome, Driver};
 use crate::session::transport::Receipt;
 use shmem::sys::clock::now_ms;
@@ -108,7 +108,12 @@ impl Driver<'_> {
                 return DriveOutcome::Finished;
             }
             match receive_into(&self.client.socket, &mut ignored) {
-                Received::Bytes(_) => {}
+                Received::Bytes(bytes) => {
+                    self.client.lingered_bytes += bytes;
+                    if self.client.lingered_bytes > LINGER_BYTES_MAX {
+                        return DriveOutcome::Finished;
+                    }
+                }
                 Received::WouldBlock => return DriveOutcome::Wait,
                 Received::Ended => readiness.client_has_ended = true,
                 Received::Gone(error) => {

@@ -15,6 +15,7 @@ use crate::process::keeper::Keeper;
 use crate::process::keeper::handlers::HandlerEntry;
 use crate::process::process_table::Context;
 use crate::state::connections::Kind;
+use crate::state::layout::ConnectionRef;
 use crate::state::layout::RoomRef;
 use forkade_protocol::RoomId;
 use forkade_text::render::room_number;
@@ -71,13 +72,13 @@ impl Keeper {
         with_channel: bool,
     ) -> Result<(), SpawnError> {
         let duplicate = |index: &u32| {
-            let held = &self.held[index];
-            Ok((*index, held.socket.try_clone()?))
+            let (held, record) = (&self.held[index], self.context.memory.connections.at(*index));
+            Ok((record.reference(*index), held.socket.try_clone()?))
         };
         let sockets = connections
             .iter()
             .map(duplicate)
-            .collect::<io::Result<Vec<(u32, OwnedFd)>>>()
+            .collect::<io::Result<Vec<(ConnectionRef, OwnedFd)>>>()
             .map_err(SpawnError::Duplicate)?;
         let (mine, theirs) = match with_channel {
             true => Channel::pair()

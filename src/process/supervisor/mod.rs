@@ -13,6 +13,7 @@ pub(crate) mod upgrade;
 use std::io::{self, Write};
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::{AsFd, AsRawFd};
+use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
@@ -22,9 +23,9 @@ use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
 use nix::sys::signal::Signal;
 
-use crate::config::{Config, Settings};
+use crate::config::Settings;
 use crate::limits::{ROLE_READY_TIMEOUT_MS, TERMINATE_TIMEOUT_MS};
-use crate::logging::{self, DropCounters};
+use crate::logging::{self, DropCounters, LogLimits};
 use crate::process::ipc::IpcHandles;
 use crate::process::process_table::{Context, RoleStart};
 use crate::process::supervisor::backoff::Backoff;
@@ -147,7 +148,7 @@ fn start(
     let memory = Memory::create(capacity).map_err(step(
         "cannot create the shared memory (lower players_max and rooms_max, or raise the limits of memory)",
     ))?;
-    configure(memory, config);
+    configure(memory, settings);
     let ipc = IpcHandles::new(game, console, console_unix, config.keepers, config.rooms_max);
     let context = Context {
         memory,
@@ -195,13 +196,49 @@ fn own_program() -> Option<PathBuf> {
     if let Err(error) = &program {
         log::warn!("cannot find the path of this program, so it cannot be upgraded in place: {error}");
     }
-    program.ok()
+    let program = program.ok()?;
+    Some(invoked_path(&program).unwrap_or(program))
+}
+
+/// The path by which this program was invoked, if it leads to the program's file: it may be a symbolic link that is
+/// changed before an upgrade.
+fn invoked_path(program: &Path) -> Option<PathBuf> {
+    let file_of = |path: &Path| {
+        let metadata = std::fs::metadata(path).ok()?;
+        Some((metadata.dev(), metadata.ino()))
+    };
+    let invoked = PathBuf::from(std::env::args_os().next()?);
+    let candidates: Vec<PathBuf> = match invoked.components().count() {
+        1 => std::env::split_paths(&std::env::var_os("PATH")?)
+            .map(|folder| folder.join(&invoked))
+            .collect(),
+        _ => vec![invoked],
+    };
+    let found = candidates
+        .into_iter()
+        .find(|path| file_of(path).is_some() && file_of(path) == file_of(program))?;
+    std::path::absolute(found).ok()
 }
 
 /// Enters the settings that all processes read from shared memory: see [`Header`](crate::state::header::Header).
-fn configure(memory: &Memory, config: &Config) {
-    let header = memory.header;
+fn configure(memory: &Memory, settings: &Settings) {
+    let (header, config) = (memory.header, &settings.config);
     logging::share_level(&header.log_level);
+    // An upgrade that configures another level sets it. Otherwise the level stays as an operator has set it.
+    let level = config.log as u32 + 1;
+    let before = header.log_level_configured.swap(level, Ordering::Relaxed);
+    if before != 0 && before != level {
+        logging::set_level(config.log);
+    }
+    logging::set_log_limits(LogLimits {
+        kinds: &header.log_kinds,
+        panic_places: &header.panic_places,
+        left_out_total: &header.log_records_left_out_total,
+    });
+    let rows = serde_json::to_string(&settings.rows()).expect("texts can be written");
+    if !header.settings.enter(&rows) {
+        log::warn!("the settings are too long to be shown on the console");
+    }
     logging::set_drop_counters(DropCounters {
         total: &header.log_records_dropped_total,
         unreported: &header.log_records_unreported,

@@ -78,17 +78,14 @@ impl Check {
     }
 
     /// What the program has found: its version, or why it cannot continue.
-    fn verdict(&self) -> Result<String, String> {
+    fn verdict(&self) -> Result<ProbeReply, String> {
         let ended = self.ended.map_or_else(String::new, |exit| exit.to_string());
         match serde_json::from_slice(&self.reply) {
             Ok(ProbeReply {
                 objection: Some(objection),
                 ..
             }) => Err(objection),
-            Ok(ProbeReply {
-                version,
-                objection: None,
-            }) if self.ended == Some(Exit::Code(0)) => Ok(version),
+            Ok(reply) if self.ended == Some(Exit::Code(0)) => Ok(reply),
             Ok(_) => Err(format!("it agreed, but ended with {ended}")),
             Err(_) if self.reply.is_empty() => Err(format!(
                 "it ended with {ended} and said nothing: it cannot run here, or is another program"
@@ -135,7 +132,9 @@ pub(crate) fn go_on(
         .as_ref()
         .ok_or_else(|| step("cannot go on")(io::Error::other("no sockets were handed over")))?;
     let ipc = IpcHandles::claim(numbers).map_err(step("cannot take over the sockets and channels"))?;
-    configure(memory, config);
+    configure(memory, settings);
+    ipc.configure(config)
+        .map_err(step("cannot set the options of the sockets"))?;
     let build = memory.header.build.fetch_add(1, Ordering::AcqRel) + 1;
     let context = Context {
         memory,
@@ -148,14 +147,18 @@ pub(crate) fn go_on(
     let program = PathBuf::from(std::ffi::OsString::from_vec(handover.program.clone()));
     let mut supervisor = Supervisor::new(context, Some(program))?;
     supervisor.register_old_processes(handover);
-    let version = games.program().version();
-    memory.header.upgrade.enter(
-        UpgradeStage::Replacing,
-        &format!("version {version} goes on; the processes are replaced one after another"),
-    );
-    log::info!("version {version} goes on in the place of the program before");
+    let program_now = this_program(games);
+    let text = format!("{program_now} goes on; the processes are replaced one after another");
+    memory.header.upgrade.enter(UpgradeStage::Replacing, &text);
+    log::info!("{program_now} goes on in the place of the program before");
     supervisor.serve();
     Ok(())
+}
+
+/// Version and file of the program that runs.
+fn this_program(games: &Games) -> String {
+    let path = std::env::current_exe().unwrap_or_default();
+    format!("version {} ({})", games.program().version(), path.display())
 }
 
 impl Supervisor {
@@ -242,6 +245,7 @@ impl Supervisor {
             let answer_text = ProbeReply {
                 version: String::new(),
                 objection,
+                settings: None,
             };
             let _ = rustix::io::write(&answer, &serde_json::to_vec(&answer_text).unwrap_or_default());
             1
@@ -274,7 +278,7 @@ impl Supervisor {
                 ));
             } else if probe.reply_is_complete && probe.ended.is_some() {
                 match probe.verdict() {
-                    Ok(version) => self.execute(&version),
+                    Ok(reply) => self.execute(reply),
                     Err(objection) => self.cancel_probe(&objection),
                 }
             } else if probe.give_up_at_ms <= now {
@@ -306,9 +310,15 @@ impl Supervisor {
     }
 
     /// Executes the new program in this process. Returns only if that fails.
-    fn execute(&mut self, version: &str) {
+    fn execute(&mut self, reply: ProbeReply) {
         let Some(probe) = self.probe.take() else { return };
-        log::info!("version {version} can continue: it is executed in this process");
+        let opened = format!("/proc/self/fd/{}", probe.program.as_raw_fd());
+        let path = std::fs::read_link(opened).unwrap_or_default();
+        log::info!(
+            "version {} ({}) can continue: it is executed in this process",
+            reply.version,
+            path.display()
+        );
         let memory = self.context.memory.mapping.as_fd();
         let ipc = self.context.ipc;
         let attempt = || -> Result<io::Error, HandoverError> {
@@ -316,6 +326,7 @@ impl Supervisor {
             let mut handover = self.handover(memory.as_raw_fd());
             let left_open = exec::keep_open(memory).and_then(|_| ipc.keep_open());
             handover.ipc = Some(left_open.map_err(&failed)?);
+            handover.settings = reply.settings;
             let file = handover.write()?;
             let environment = upgrade::environment_to_go_on(&file).map_err(&failed)?;
             Ok(exec::execute(
@@ -457,10 +468,7 @@ impl Supervisor {
             return;
         }
         self.replacement = None;
-        let text = format!(
-            "all processes run version {}",
-            self.context.games.program().version()
-        );
+        let text = format!("all processes run {}", this_program(self.context.games));
         log::info!("upgraded: {text}");
         let slot = &self.context.memory.header.upgrade;
         slot.enter(UpgradeStage::Done, &text);

@@ -26,7 +26,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::MemfdFlags;
 use serde::{Deserialize, Serialize};
 
-use crate::config::Config;
+use crate::config::{CheckedSettings, Config};
 use crate::limits::HANDOVER_BYTES_MAX;
 use crate::process::ipc::{IpcDescriptors, MESSAGES_VERSION};
 use crate::state::layout::{Capacity, Memory};
@@ -61,6 +61,10 @@ pub(crate) struct Handover {
     /// A file with the [states] of all matches, for a probe.
     #[serde(default)]
     pub(crate) states: Option<RawFd>,
+    /// The configuration that the new program has checked; `None` for a probe, and from a program that does not hand it
+    /// over.
+    #[serde(default)]
+    pub(crate) settings: Option<CheckedSettings>,
     /// Sockets, channels and doorbells; `None` for a probe.
     pub(crate) ipc: Option<IpcDescriptors>,
     /// The processes that the supervisor had forked: role, index and process.
@@ -121,6 +125,7 @@ impl Handover {
             console_unix: config.console_unix.map(Path::to_owned),
             games: versions(games),
             states: None,
+            settings: None,
             ipc: None,
             processes,
         }
@@ -270,6 +275,9 @@ pub(crate) struct ProbeReply {
     pub(crate) version: String,
     /// Why it cannot continue, if it cannot.
     pub(crate) objection: Option<String>,
+    /// Its configuration, which is not read again: it might have changed meanwhile.
+    #[serde(default)]
+    pub(crate) settings: Option<CheckedSettings>,
 }
 
 /// Why this program was started, if that was during an upgrade.

@@ -2,39 +2,25 @@
 
 use serde_json::{Value, json};
 
-use crate::config::{ConfigSource, Setting, Settings};
 use crate::frontends::console::context::ConsoleContext;
-use crate::frontends::console::queries::{Column, Fields, List, Row, text};
+use crate::frontends::console::queries::{Column, Fields, List, text};
 use crate::logging;
 
 const CONFIG: [Column; 4] = [("setting", 24), ("value", 24), ("source", 12), ("from", 32)];
 
-/// The settings with their values and the sources of these.
+/// The settings in effect with their values and the sources of these. They lie in shared memory: after an upgrade this
+/// process may still run the program before.
 pub(crate) fn config(context: ConsoleContext) -> List {
-    let settings = context.settings;
-    let mut rows: Option<Vec<Row>> = Some(settings.iter().map(|entry| row(settings, entry)).collect());
+    let settings = context.memory.header.settings.read();
+    let rows: Vec<[Option<String>; 4]> = settings
+        .and_then(|settings| serde_json::from_str(&settings).ok())
+        .unwrap_or_default();
+    let value = |value: &Option<String>| value.as_deref().map_or(Value::Null, text);
+    let mut rows = Some(rows.iter().map(|row| row.iter().map(value).collect()).collect());
     List {
         columns: &CONFIG,
         next: Box::new(move |_| rows.take()),
     }
-}
-
-fn row(settings: &Settings, (setting, value, source): (&Setting, String, ConfigSource)) -> Row {
-    let from = match source {
-        ConfigSource::Default => Value::Null,
-        ConfigSource::File => settings
-            .file
-            .as_ref()
-            .map_or(Value::Null, |path| text(&path.display().to_string())),
-        ConfigSource::Environment => json!(setting.variable()),
-        ConfigSource::CommandLine => json!(format!("--{}", setting.flag)),
-    };
-    vec![
-        json!(setting.key()),
-        text(&value),
-        json!(source.to_string()),
-        from,
-    ]
 }
 
 /// The level of the log.
