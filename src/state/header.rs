@@ -271,10 +271,10 @@ impl UpgradeSlot {
 shared_record! {
     /// The settings in effect, as text. Only the supervisor writes it, at the start and after an upgrade.
     pub struct SettingsSlot {
-        /// Odd while the text is being written.
-        version: AtomicU32,
-        text_bytes: AtomicU32,
-        text: SharedBytes<{ SETTINGS_TEXT_BYTES_MAX / 8 }>,
+        /// See [`Editions`].
+        editions: AtomicU64,
+        text_bytes: [AtomicU32; 2],
+        texts: [SharedBytes<{ SETTINGS_TEXT_BYTES_MAX / 8 }>; 2],
     }
 }
 
@@ -287,20 +287,22 @@ impl SettingsSlot {
         else {
             return false;
         };
-        self.version.fetch_add(1, Ordering::AcqRel);
-        self.text.copy_in(0, text.as_bytes());
-        self.text_bytes.store(length, Ordering::Release);
-        self.version.fetch_add(1, Ordering::AcqRel);
+        Editions(&self.editions).publish(|place| {
+            self.texts[place].copy_in(0, text.as_bytes());
+            self.text_bytes[place].store(length, Ordering::Relaxed);
+        });
         true
     }
 
-    /// The text; `None` while it is being written.
-    pub fn read(&self) -> Option<String> {
-        let version = self.version.load(Ordering::Acquire);
-        let mut text = vec![0; SETTINGS_TEXT_BYTES_MAX.min(self.text_bytes.load(Ordering::Acquire) as usize)];
-        self.text.copy_out(0, &mut text);
-        let is_whole = version % 2 == 0 && self.version.load(Ordering::Acquire) == version;
-        is_whole.then(|| String::from_utf8(text).ok()).flatten()
+    /// The text; empty before the first one is entered.
+    pub fn read(&self) -> String {
+        let text = Editions(&self.editions).read(|place| {
+            let length = self.text_bytes[place].load(Ordering::Relaxed) as usize;
+            let mut text = vec![0; length.min(SETTINGS_TEXT_BYTES_MAX)];
+            self.texts[place].copy_out(0, &mut text);
+            text
+        });
+        String::from_utf8_lossy(&text).into_owned()
     }
 }
 

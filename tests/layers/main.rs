@@ -71,14 +71,15 @@ const CRATES: &[Crate] = &[
             &["transaction"],
             &["byte_ring", "event_log"],
             &["doorbell"],
-            &["tests"],
+            &["misuse", "tests"],
         ],
     },
     Crate {
         folder: "text/src",
         root: "lib.rs",
         layers: &[
-            &["limits", "escape", "telnet", "columns", "keys", "opening"],
+            &["limits", "escape", "code"],
+            &["telnet", "columns", "keys", "opening"],
             &["line_editor"],
             &["commands"],
             &["render"],

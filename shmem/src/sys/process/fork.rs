@@ -84,16 +84,18 @@ pub struct NewProcess(());
 impl NewProcess {
     /// Closes all open files apart from standard input, output and error and those in `keep`.
     ///
-    /// Owners in the process's memory do not notice. So `keep` must contain what the process will use, and also what it
-    /// will drop, because the number of a closed descriptor may belong to another file by then. Owners that it never
-    /// touches, such as its parent's, are harmless. Closing a copy of the parent's epoll does not change that epoll.
+    /// Costs one system call per gap between the kept descriptors, and the closing itself. Closing a copy of the parent's
+    /// epoll does not change that epoll.
     ///
-    /// Costs one system call per gap between the kept descriptors, and the closing itself.
+    /// # Safety
+    ///
+    /// The owners of the closed descriptors still lie in the process's memory, and their numbers may belong to other files
+    /// soon. So `keep` contains every descriptor that the process will use, and every one whose owner it will drop.
     ///
     /// # Errors
     ///
     /// Those of close_range(2): a kernel before Linux 5.9, or a system-call filter.
-    pub fn close_all_except(&self, keep: &[BorrowedFd<'_>]) -> io::Result<()> {
+    pub unsafe fn close_all_except(&self, keep: &[BorrowedFd<'_>]) -> io::Result<()> {
         exec::forget_inherited();
         let mut kept: Vec<RawFd> = keep.iter().map(AsRawFd::as_raw_fd).collect();
         kept.sort_unstable();

@@ -12,9 +12,8 @@ const CONFIG: [Column; 4] = [("setting", 24), ("value", 24), ("source", 12), ("f
 /// process may still run the program before.
 pub(crate) fn config(context: ConsoleContext) -> List {
     let settings = context.memory.header.settings.read();
-    let rows: Vec<[Option<String>; 4]> = settings
-        .and_then(|settings| serde_json::from_str(&settings).ok())
-        .unwrap_or_default();
+    // They are empty if they were too long to be entered. The supervisor has logged it then.
+    let rows: Vec<[Option<String>; 4]> = serde_json::from_str(&settings).unwrap_or_default();
     let value = |value: &Option<String>| value.as_deref().map_or(Value::Null, text);
     let mut rows = Some(rows.iter().map(|row| row.iter().map(value).collect()).collect());
     List {
