@@ -135,7 +135,7 @@ pub(crate) const TYPING: &[Operation] = &[
         fixture.typist("ann");
         fixture.types(0, b"quit\r\n")
     }),
-    Operation::new("leave for good with the connection", 2, |fixture| {
+    Operation::new("leave for good with the connection", 3, |fixture| {
         fixture.typist("ann");
         fixture.subject = 0;
         finish()
