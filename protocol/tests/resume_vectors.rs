@@ -27,7 +27,11 @@ enum Step {
     Written(String),
     Handled(usize),
     Lost(
-        #[expect(dead_code, reason = "the step has no content, and JSON has no key without one")] bool,
+        #[expect(
+            dead_code,
+            reason = "the step has no content, and JSON has no key without one"
+        )]
+        bool,
     ),
 }
 

@@ -43,7 +43,7 @@ pub(crate) fn run(start: &RoleStart) -> io::Result<u8> {
     keep.extend(ipc.console.as_ref().map(AsFd::as_fd));
     keep.extend(ipc.console_unix.as_ref().map(AsFd::as_fd));
     keep.extend(ipc.keepers.iter().map(|keeper| keeper.sender.as_fd()));
-    start.close_all_except(&keep)?;
+    start.keep_only(&keep)?;
     let signals = Signals::block(&[Signal::SIGTERM, Signal::SIGUSR1])?;
     let mut listener = Listener::new(start, signals)?;
     start.report_ready();

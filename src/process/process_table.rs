@@ -59,6 +59,21 @@ pub(crate) struct RoleStart {
     new_process: NewProcess,
 }
 
+/// Closes every descriptor of a process just forked but the standard streams and `keep`.
+///
+/// This is the one unsafe operation outside `shmem::sys`. The rule that makes it sound concerns the whole of a process,
+/// and types cannot tell it: an entry function keeps, as its first act, all that it ever uses. What it does not keep lies
+/// in its parent's frames, which it never returns to, or in the context that it was given, which it never drops.
+///
+/// # Errors
+///
+/// Those of close_range(2).
+#[allow(unsafe_code)]
+pub(crate) fn keep_only(new_process: &NewProcess, keep: &[BorrowedFd<'_>]) -> io::Result<()> {
+    // SAFETY: see above: nothing that is not in `keep` is used or dropped in this process.
+    unsafe { new_process.close_all_except(keep) }
+}
+
 impl RoleStart {
     /// Runs the role in the process that was just forked for it. Gives the exit status.
     pub(crate) fn run(context: Context, instance: RoleInstance, new_process: NewProcess) -> u8 {
@@ -83,9 +98,9 @@ impl RoleStart {
         }
     }
 
-    /// Closes every descriptor but the standard streams and `keep`.
-    pub(crate) fn close_all_except(&self, keep: &[BorrowedFd<'_>]) -> io::Result<()> {
-        self.new_process.close_all_except(keep)
+    /// See [`keep_only`].
+    pub(crate) fn keep_only(&self, keep: &[BorrowedFd<'_>]) -> io::Result<()> {
+        keep_only(&self.new_process, keep)
     }
 
     /// Tells the supervisor that the role is ready.

@@ -47,7 +47,7 @@ pub(crate) fn run(start: &RoleStart) -> io::Result<u8> {
     ];
     keep.extend(ipc.doorbells.rooms.iter().map(AsFd::as_fd));
     keep.extend(ipc.doorbells.keepers.iter().map(AsFd::as_fd));
-    start.close_all_except(&keep)?;
+    start.keep_only(&keep)?;
     let signals = Signals::block(&[Signal::SIGTERM])?;
     let mut ticker = Ticker::new(start, signals)?;
     start.report_ready();

@@ -254,7 +254,7 @@ fn who_reads_promptly_loses_nothing_when_a_seat_sends_half_a_mebibyte_at_once() 
     const MOVES: u32 = 512;
     const READERS: usize = 6;
     let server = Server::start(&[]);
-    let (mut ann, room) = room(&server, "Ann", 1 + READERS as u8);
+    let (mut ann, room) = room(&server, "Ann", 1 + u8::try_from(READERS).expect("few"));
     let readers: Vec<_> = (0..READERS)
         .map(|nth| {
             let mut reader = server.client(&format!("Reader {nth}"));
@@ -350,7 +350,8 @@ fn a_reader_that_stalls_does_not_slow_a_writer_again_and_again() {
     sleeper.join(room);
     let began = Instant::now();
     make_moves(&mut ann, 1..=MOVES);
-    let windows = began.elapsed().as_millis() as u64 / forkade::limits::READER_GIVEN_UP_FOR_MS;
+    let windows = u64::try_from(began.elapsed().as_millis()).expect("not long")
+        / forkade::limits::READER_GIVEN_UP_FOR_MS;
     let given_up = server.status("readers_given_up_total");
     assert!(
         (1..=1 + windows).contains(&given_up),

@@ -35,7 +35,7 @@ use crate::process::handler::drive::DriveOutcome;
 use crate::process::handler::pending_moves::PendingMoves;
 use crate::process::handler::turns::{LOOK_EVERY_US, ReadyQueue, Turn};
 use crate::process::ipc::HandlerMessage;
-use crate::process::process_table::Context;
+use crate::process::process_table::{Context, keep_only};
 use crate::state::budget::now_us;
 use crate::state::connections::{Claim, Kind};
 use crate::state::handle::StateHandle;
@@ -112,7 +112,7 @@ fn serve(new_process: &NewProcess, args: HandlerArgs, me: ProcessId) -> io::Resu
     keep.extend(ipc.doorbells.for_clients());
     keep.extend(args.connections.iter().map(|(_, socket)| socket.as_fd()));
     keep.extend(args.assignments.as_ref().map(AsFd::as_fd));
-    new_process.close_all_except(&keep)?;
+    keep_only(new_process, &keep)?;
     set_name("handler")?;
     let mut state = StateHandle::attach(memory, args.context.games);
     state.reserved_names = args.context.config.reserved_names.0;

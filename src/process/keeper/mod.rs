@@ -58,7 +58,7 @@ pub(crate) fn run(start: &RoleStart) -> io::Result<u8> {
     ];
     // For the handlers, which inherit them.
     keep.extend(ipc.doorbells.for_clients());
-    start.close_all_except(&keep)?;
+    start.keep_only(&keep)?;
     // SIGUSR1 is blocked because handlers inherit the mask: they may be sent it before they read signals.
     let signals = Signals::block(&[Signal::SIGCHLD, Signal::SIGTERM, Signal::SIGUSR1])?;
     let mut keeper = Keeper::new(start, signals)?;

@@ -22,7 +22,7 @@ use crate::limits::{
 };
 use crate::logging;
 use crate::process::ipc::IpcHandles;
-use crate::process::process_table::Context;
+use crate::process::process_table::{Context, keep_only};
 use crate::process::supervisor::{
     Child, PROBE_REPLY, StartError, Supervisor, configure, prepare_process, step,
 };
@@ -239,7 +239,7 @@ impl Supervisor {
         let process = fork(forkade_games::panics::log_panic, |new_process| {
             logging::set_role("upgrade");
             let keep = [&program, &memory, &answer, &nothing, &handover, &states].map(AsFd::as_fd);
-            let Err(error) = new_process.close_all_except(&keep).and_then(|()| run());
+            let Err(error) = keep_only(&new_process, &keep).and_then(|()| run());
             log::error!("the new program cannot be executed: {error}");
             let objection = Some(format!("it cannot be executed: {error}"));
             let answer_text = ProbeReply {
