@@ -27,14 +27,15 @@
 //!    [`session`] layer knows which byte is which; [`dispatch`](frontends::dispatch) reads the preamble and `Hello` or
 //!    `Resume`.
 //! 5. **Lobby.** [`dispatch`](frontends::dispatch) turns each frame into one call of the [`lobby`], and each such call
-//!    commits one or more [transactions](shmem::transaction). Operators use the [`console`](frontends::console) instead.
+//!    commits one or more [transactions](shmem::transaction). Operators use the [`console`](frontends::console)
+//!    instead.
 //! 6. **Room.** [`match_play`](lobby::match_play) runs the [game](games) under the room's lock. The resulting events go
 //!    to the room's [event log](shmem::event_log), and a doorbell wakes the other members' handlers.
 //! 7. **Wire.** [`delivery`](lobby::delivery) copies events from the log into each player's output ring;
 //!    [`transport`](session::transport) sends them.
 //!
-//! Beside this flow, the [`ticker`](process::ticker) does what is due by time, the [`watchdog`](process::watchdog) kills
-//! processes that hang, and an [`upgrade`](process::upgrade) replaces the program in place.
+//! Beside this flow, the [`ticker`](process::ticker) does what is due by time, the [`watchdog`](process::watchdog)
+//! kills processes that hang, and an [`upgrade`](process::upgrade) replaces the program in place.
 //!
 //! Modules form layers: none refers to a module above it. `docs/architecture.md` has the layers, the invariants, a
 //! glossary, and where a change would go. The crate [`shmem`] has the only unsafe code. All bounds are in [`limits`].

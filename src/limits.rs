@@ -142,14 +142,14 @@ pub const BANS_PER_ROOM_MAX: usize = 16;
 /// (With 32 KiB such readers fell behind.) It costs memory only in rooms whose readers do not keep up.
 pub const ROOM_LOG_BYTES: usize = 256 * 1024;
 
-/// Unread bytes of a room's log beyond which a seat's reader is waited for. The rest is for what writers append that
-/// were let through at the same time: 15 events of the largest size.
+/// Unread bytes of a room's log beyond which writers wait for a seat's reader. The rest of the log is for what writers
+/// append that were let through at the same time: 15 events of the largest size.
 pub const ROOM_LOG_UNREAD_BYTES_MAX: u64 = ROOM_LOG_BYTES as u64 / 2;
 
 /// Time that a move or chat line waits for the readers of its room that have fallen behind, unless configured.
 pub const READER_WAIT_MS_DEFAULT: u32 = 200;
 
-/// Time for which a reader is not waited for again after it was waited for in vain.
+/// Time for which writers do not wait again for a reader that has not caught up.
 pub const READER_GIVEN_UP_FOR_MS: u64 = 10_000;
 
 /// How often a writer that waits for readers checks how far they have read.
@@ -534,7 +534,7 @@ const _: () = {
     // needs).
     assert!(OUTBOX_BYTES_MAX + 32 * OUTBOX_EVENTS_MAX <= ROOM_LOG_BYTES);
     assert!(GAME_EVENT_BYTES_MAX + OUTBOX_EVENT_HEADER_BYTES <= OUTBOX_BYTES_MAX);
-    // An account of nothing spent allows any list.
+    // An account of which nothing is spent allows any list.
     assert!(ROOMS_EXAMINED_PER_LIST_MAX as u64 <= ROOMS_EXAMINED_BURST);
     assert!(PLAYERS_MAX_DEFAULT <= PLAYERS_OR_ROOMS_MAX && ROOMS_MAX_DEFAULT <= PLAYERS_OR_ROOMS_MAX);
     assert!(

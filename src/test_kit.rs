@@ -30,8 +30,8 @@ pub struct TestServer {
 }
 
 impl TestServer {
-    /// Runs `program`, which ends in [`Server::main`](crate::Server::main), on ports that the kernel chooses, and waits until it
-    /// can be connected to. (A server forks, so it cannot run inside a test, which has threads.)
+    /// Runs `program`, which ends in [`Server::main`](crate::Server::main), on ports that the kernel chooses, and waits
+    /// until it can be connected to. (A server forks, so it cannot run inside a test, which has threads.)
     ///
     /// # Errors
     ///

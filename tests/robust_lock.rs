@@ -1,8 +1,9 @@
-//! Processes are killed by SIGKILL at random moments, in transactions and outside of them, a few thousand times: nothing is lost,
-//! nothing happens twice, nothing is ever seen half done, and no lock stays taken.
+//! Processes are killed by SIGKILL at random moments, in transactions and outside of them, a few thousand times:
+//! nothing is lost, nothing happens twice, nothing is ever seen half done, and no lock stays taken.
 //!
-//! Here the kernel does the killing and releases the locks, which the [instruction sweep](instruction_sweep) only imitates; there every
-//! instruction has its turn, here chance decides. The seed is printed, but the moments depend on the machine.
+//! Here the kernel does the killing and releases the locks, which the [instruction sweep](instruction_sweep) only
+//! imitates; there every instruction has its turn, here chance decides. The seed is printed, but the moments depend on
+//! the machine.
 //!
 //! ```text
 //! FORKADE_TEST_KILLS=100000 cargo test --release --test robust_lock

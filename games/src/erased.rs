@@ -54,7 +54,7 @@ pub enum GameError {
     /// The stored state is no state of this game, or its `Deserialize` cannot read what its `Serialize` wrote.
     #[error("its state cannot be decoded: {0}")]
     Undecodable(CodecError),
-    /// A state is encoded otherwise than it was decoded.
+    /// A state that was decoded does not encode to the same bytes.
     #[error(
         "its state of {decoded_bytes} bytes becomes one of {encoded_bytes} bytes when it is encoded again"
     )]

@@ -1,22 +1,23 @@
 //! What a game developer implements, and the games that come with the server.
 //!
-//! A game is a plain value with rules: an implementation of [`Game`]. It knows no player, connection, process or clock. Reading
-//! order: [`Game`], then [`Outbox`] (the events that a call gives out), [`Rejection`] (what a call refuses), [`limits`], and
-//! [`tictactoe`] as an example. [`Games`] is the list of games that a server offers.
+//! A game is a plain value with rules: an implementation of [`Game`]. It knows no player, connection, process or clock.
+//! Reading order: [`Game`], then [`Outbox`] (the events that a call gives out), [`Rejection`] (what a call refuses),
+//! [`limits`], and [`tictactoe`] as an example. [`Games`] is the list of games that a server offers.
 //!
-//! The server keeps the encoded state of a match in shared memory. For each call, a process decodes the state, calls the game and
-//! encodes the new state, under the lock of that room alone. Therefore:
+//! The server keeps the encoded state of a match in shared memory. For each call, a process decodes the state, calls
+//! the game and encodes the new state, under the lock of that room alone. Therefore:
 //!
-//! - **Any process may run the next call.** Only the value itself survives a call: no statics, caches, threads or files. What is
-//!   not serialized is lost.
-//! - **Everyone in the room waits while a call runs.** A call computes for microseconds. It must not sleep, log, or do input or
-//!   output. A process whose call runs for seconds is killed.
-//! - **A failed call has not happened.** After an `Err` or a panic the room is as before the call, and none of its events is
-//!   seen. If the process is killed during a call, the call either took place completely or not at all.
-//! - **A game is deterministic.** State, seat and input alone decide the new state and the events, byte for byte. Randomness
-//!   comes from the seed given to [`Game::new`], kept in the state; time is counted in ticks. A game must not use clocks, the
-//!   system's random generators or addresses, nor `HashMap` or `HashSet` in its state (their order differs in each process; use
-//!   `BTreeMap`). In return, matches can be replayed, taken over at any instruction, and tested without a server.
+//! - **Any process may run the next call.** Only the value itself survives a call: no statics, caches, threads or
+//!   files. What is not serialized is lost.
+//! - **Everyone in the room waits while a call runs.** A call computes for microseconds. It must not sleep, log, or do
+//!   input or output. A process whose call runs for seconds is killed.
+//! - **A failed call has not happened.** After an `Err` or a panic the room is as before the call, and none of its
+//!   events is seen. If the process is killed during a call, the call either took place completely or not at all.
+//! - **A game is deterministic.** State, seat and input alone decide the new state and the events, byte for byte.
+//!   Randomness comes from the seed given to [`Game::new`], kept in the state; time is counted in ticks. A game must
+//!   not use clocks, the system's random generators or addresses, nor `HashMap` or `HashSet` in its state (their order
+//!   differs in each process; use `BTreeMap`). In return, matches can be replayed, taken over at any instruction, and
+//!   tested without a server.
 //!
 //! ```
 //! use forkade_games::tictactoe::{Placed, TicTacToe};
@@ -70,7 +71,8 @@ pub use crate::rejection::floor_char_boundary;
 
 /// The rules of a game; its value is the state of one match.
 ///
-/// Sizes, encoded by [`forkade_protocol::codec`] (the format that `WIRE.md` specifies, so that any client can speak it):
+/// Sizes, encoded by [`forkade_protocol::codec`] (the format that `WIRE.md` specifies, so that any client can speak
+/// it):
 ///
 /// | | at most, in bytes |
 /// |---|---|

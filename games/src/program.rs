@@ -1,6 +1,6 @@
-//! Whose program it is: its author's name for it, and its version.
+//! The name and version that its author gives the program.
 
-/// The program that offers the games, for people: players and operators see it.
+/// The name and version of the program that offers the games, as players and operators see them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Program {
     name: &'static str,
@@ -34,7 +34,7 @@ impl Program {
         self.name
     }
 
-    /// What players are welcomed to.
+    /// The name by which the players' welcome calls the program.
     pub fn title(&self) -> String {
         match *self {
             Self::FORKADE => "Forkade".to_owned(),

@@ -35,9 +35,9 @@ impl Played {
     }
 }
 
-/// Plays a match of `actions`, each with its seat. After each call the state is decoded and encoded again, byte for byte,
-/// the call is repeated, every viewer's view and event is encoded, decoded and drawn or described; all limits apply.
-/// `options` are encoded; empty for the default.
+/// Plays a match of `actions`, each with its seat. After each call the state is decoded and encoded again, byte for
+/// byte, the call is repeated, every viewer's view and event is encoded, decoded and drawn or described; all limits
+/// apply. `options` are encoded; empty for the default.
 ///
 /// # Panics
 ///

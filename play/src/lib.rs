@@ -1,8 +1,8 @@
 //! `forkade play`: a client in a terminal, for any game that this program was built with.
 //!
-//! It shares nothing with the server but the protocol and the games' code: [`Games`] draws the views and parses the moves. After an
-//! event of a game it requests the new view ([`Look`](forkade_protocol::ClientMessage::Look)), because only the game itself could
-//! apply an event to a view.
+//! It shares nothing with the server but the protocol and the games' code: [`Games`] draws the views and parses the
+//! moves. After an event of a game it requests the new view ([`Look`](forkade_protocol::ClientMessage::Look)), because
+//! only the game itself could apply an event to a view.
 //!
 //! One thread waits in one poll for keys, signals and the socket; nothing else ever waits. Reading order:
 //!

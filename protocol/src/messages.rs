@@ -226,8 +226,8 @@ pub enum ClientMessage {
         name: String,
         /// Program and version of the client, as in `Hello`.
         client: String,
-        /// A random number, which the client keeps secret: who repeats name and nonce gets the session. 0: the greeting
-        /// cannot be repeated.
+        /// A random number, which the client keeps secret: a client that repeats name and nonce gets the session. 0:
+        /// the greeting cannot be repeated.
         nonce: u64,
         /// The server answers accepted requests that have no other answer with `Accepted`.
         acknowledge: bool,

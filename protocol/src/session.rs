@@ -45,13 +45,13 @@ pub const SESSION_NONCE: u64 = u64::MAX;
 /// Fewest bytes of the server's stream after which a session confirms, whatever the server announces.
 pub const CONFIRM_EVERY_BYTES_MIN: u32 = 256;
 
-/// Shortest heartbeat timeout that a session believes.
+/// Shortest heartbeat timeout that a session works with, whatever the server announces.
 pub const HEARTBEAT_TIMEOUT_MS_MIN: u32 = 300;
 
-/// Longest heartbeat timeout that a session believes.
+/// Longest heartbeat timeout that a session works with.
 pub const HEARTBEAT_TIMEOUT_MS_MAX: u32 = 600_000;
 
-/// Longest grace for a seat that a session believes.
+/// Longest grace for a seat that a session works with.
 pub const SEAT_GRACE_MS_MAX: u32 = 86_400_000;
 
 /// The first protocol version with `Greet`.
@@ -295,7 +295,8 @@ impl ClientSession {
 
     /// Returns the next complete message, including `Welcome` and `Resumed` but not the answers to the session's own
     /// pings. A `Greeted` is returned as the `Welcome` and a `RejectedTooFast` as the `Rejected` that it replaces;
-    /// [`session_info`](Self::session_info) and [`retry_after`](Self::retry_after) have their other content. After `ShuttingDown` the session has ended.
+    /// [`session_info`](Self::session_info) and [`retry_after`](Self::retry_after) have their other content. After
+    /// `ShuttingDown` the session has ended.
     ///
     /// # Errors
     /// [`SessionError::Closed`] if the server ended the connection, others if the server violated the protocol. In each
@@ -407,8 +408,8 @@ impl ClientSession {
         self.falls_back
     }
 
-    /// Whether another connection can ask again for an answer to the greeting that was lost. If not, the player of the
-    /// lost answer keeps the name for a while.
+    /// Whether a new connection can ask again for a lost answer to the greeting. If not, the player of the lost answer
+    /// keeps the name for a while.
     pub fn can_greet_again(&self) -> bool {
         self.version_max >= VERSION_WITH_GREET || self.falls_back
     }
@@ -650,8 +651,8 @@ impl ClientSession {
     }
 }
 
-/// The limits within what this library can work with, whatever a server announces: it confirms in good time before a
-/// server's output stops, not after every byte, and pings neither without pause nor never.
+/// The limits, brought into the range that this library can work with: it then confirms before the server's output
+/// stops, but not after every byte, and pings regularly, but not without pause.
 fn clamped(limits: Limits) -> Limits {
     Limits {
         confirm_every_bytes: limits
@@ -665,7 +666,7 @@ fn clamped(limits: Limits) -> Limits {
     }
 }
 
-/// A number that nobody else can guess: the hasher's keys are random.
+/// A number that no other program can guess: the hasher's keys are random.
 fn random_nonce() -> u64 {
     RandomState::new().build_hasher().finish().max(1)
 }

@@ -98,8 +98,8 @@ fn clean_composed(text: &str) -> String {
         .collect()
 }
 
-/// Keeps the characters that `is_kept` tells, and one space for white space between them. A character that `joins` stays
-/// between two others that stay.
+/// Keeps the characters for which `is_kept` is true, and one space for each run of white space between them. A
+/// character for which `joins` is true stays between two others that stay.
 fn clean(text: &str, mut is_kept: impl FnMut(char) -> bool, joins: impl Fn(char) -> bool) -> String {
     let mut cleaned = String::new();
     let (mut space_before, mut joiner_before) = (false, None);
@@ -128,7 +128,7 @@ struct MarkLimit {
 }
 
 impl MarkLimit {
-    /// Whether the next character of a text is none of those marks that a letter has too many of.
+    /// Returns false if the next character of a text is a mark beyond those that its letter may carry.
     fn allows(&mut self, character: char) -> bool {
         if !is_combining_mark(character) {
             *self = Self::default();

@@ -43,7 +43,7 @@ shared_record! {
     }
 }
 
-/// The words of a set of subscribers, each of which is a word other than 0.
+/// A set of subscribers. A subscriber is a number other than 0.
 #[derive(Debug)]
 pub struct Subscriptions<'s, W> {
     /// A subscriber, or 0, in each.

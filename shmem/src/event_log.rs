@@ -101,7 +101,7 @@ impl<W: Word> Window<'_, W> {
     }
 }
 
-/// The words by which a ring that is lost, because the process died that should have rung, is noticed.
+/// The words that show that a doorbell was not rung, because the process that should have rung it died.
 #[derive(Debug)]
 pub struct Announcement<'l, W> {
     /// Offset after the last committed entry.
@@ -118,8 +118,8 @@ impl<W: Word> Announcement<'_, W> {
         (self.announced.load(Ordering::Acquire) != head).then_some(head)
     }
 
-    /// Notes that the doorbell was rung for the entries before `head`. An entry committed since then stays due, whoever
-    /// rings for it: the head is another one.
+    /// Notes that the doorbell was rung for the entries before `head`. An entry committed since then stays due, because
+    /// it has moved the head.
     #[inline]
     pub fn note(&self, head: u64) {
         self.announced.store(head, Ordering::Release);

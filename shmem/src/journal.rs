@@ -84,8 +84,8 @@ impl Journal {
     ///
     /// If the journal is damaged, which only a stray write to the mapping can do. In
     /// [`Abandoned::repair`](crate::sys::mutex::Abandoned::repair) a panic aborts the process. In
-    /// [`Tx::drop`](crate::transaction::Tx) it unwinds, and the lock is released with the changes half undone: the journal
-    /// is not empty then, and the next holder rolls it back before anything else.
+    /// [`Tx::drop`](crate::transaction::Tx) it unwinds, and the lock is released with the changes half undone: the
+    /// journal is not empty then, and the next holder rolls it back before anything else.
     pub(crate) fn roll_back(&self, mapping: &Mapping) {
         let mut end = self.used();
         while end > 0 {

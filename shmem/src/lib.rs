@@ -8,14 +8,15 @@
 //! 4. [`transaction`]: the only way to change shared state. It ties the three above together;
 //! 5. [`byte_ring`] and [`event_log`]: a stream's bytes, and a room's events that members read without a lock;
 //! 6. [`doorbell`], [`hang_reports`] and [`liveness`]: what one process tells the others;
-//! 7. [`table`]: records by index and generation; [`word`]: the words of all that does without a lock;
+//! 7. [`table`]: records by index and generation; [`word`]: the atomic words by which processes agree without a lock;
 //! 8. [`sys::process`], [`sys::sockets`] and the rest of [`sys`]: a thin layer over the kernel.
 //!
 //! # Invariants
 //!
 //! - No unsafe code outside [`sys`].
 //! - No pointers in shared memory, only indices and offsets. No type with an invalid bit pattern.
-//! - No transaction under two locks: beginning a second one does not compile, and panics where it was smuggled in.
+//! - No transaction under two locks: beginning a second one does not compile, and panics where the compiler cannot see
+//!   it.
 //! - No byte of a mapping that is seen as two types, in this process or in another.
 //! - No lock-free step outside a function over [`Word`](word::Word), which a model checks.
 //! - No change of a [`Guarded`](sys::memory::Guarded) cell without its old bytes in the journal.

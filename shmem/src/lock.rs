@@ -96,7 +96,7 @@ impl Lock {
     /// The process that holds the lock, even if it was stopped before it could write its start time.
     pub fn holder(&self) -> Option<Holder> {
         let thread = self.mutex.holding_thread()?;
-        // Unknown if it has ended meanwhile, or if `/proc` cannot be read: whoever waits asks again.
+        // Unknown if it has ended meanwhile, or if `/proc` cannot be read: a process that waits asks again.
         let pid = process_of_thread(thread).ok()??;
         let has_written_itself = self.holder_pid.load(Ordering::Acquire) == pid;
         Some(Holder {
@@ -158,7 +158,7 @@ impl Lock {
     ) -> LockGuard {
         let (held, recovered) = match acquired {
             Acquired::Clean(held) if self.journal.is_empty() => (held, false),
-            // A roll-back of the last holder's has panicked, and its lock was released all the same.
+            // The last holder panicked during a roll-back, and its lock was released all the same.
             Acquired::Clean(held) => {
                 self.journal.roll_back(mapping);
                 (held, true)
@@ -221,7 +221,7 @@ pub(crate) struct LockGuard {
 
 #[cfg(any(test, feature = "testing"))]
 impl LockGuard {
-    /// For tests: what is left when the holder dies, without its death.
+    /// For tests: leaves what a holder that dies leaves.
     pub(crate) fn imitate_death(&self) {
         if let Some(held) = &self.held {
             held.imitate_death();

@@ -82,7 +82,7 @@
 //! }
 //! ```
 //!
-//! A mapping is not overwritten without a promise that nobody uses it:
+//! A mapping is not overwritten without a promise that no process uses it:
 //!
 //! ```compile_fail
 //! # use shmem::sys::memory::Mapping;

@@ -1,7 +1,7 @@
 //! The only way to change shared state: a transaction under exactly one lock, all or nothing.
 //!
-//! A process has one [`Attachment`]: a second one is refused, and a forked process needs its own. Beginning a transaction
-//! borrows it mutably, so holding two locks does not compile:
+//! A process has one [`Attachment`]: a second one is refused, and a forked process needs its own. Beginning a
+//! transaction borrows it mutably, so holding two locks does not compile:
 //!
 //! ```compile_fail,E0499
 //! # use shmem::transaction::{Attachment, Record};
@@ -12,10 +12,10 @@
 //! }
 //! ```
 //!
-//! A transaction may touch the record whose lock it holds, and the records that its process *owns*. An owned record has a
-//! [single writer](SingleWriter), this process; an example is the connection that a handler serves. Before a transaction
-//! writes, it notes its lock in the owned records. After a crash, the process that takes them over acquires and releases
-//! the noted lock before it reads anything else. That rolls the transaction back, or finds it committed.
+//! A transaction may touch the record whose lock it holds, and the records that its process *owns*. An owned record has
+//! a [single writer](SingleWriter), this process; an example is the connection that a handler serves. Before a
+//! transaction writes, it notes its lock in the owned records. After a crash, the process that takes them over acquires
+//! and releases the noted lock before it reads anything else. That rolls the transaction back, or finds it committed.
 
 use std::ops::Range;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering, compiler_fence};
@@ -49,8 +49,8 @@ pub trait SingleWriter: Shared + Sized {
     fn noted_lock(&self) -> &AtomicU64;
 }
 
-/// The [generation](crate::sys::process::generation) + 1 of the process that has an attachment: a forked process does not
-/// have its parent's.
+/// The [generation](crate::sys::process::generation) + 1 of the process that has an attachment: a forked process does
+/// not have its parent's.
 static ATTACHED: AtomicU32 = AtomicU32::new(0);
 
 /// One process's access to shared state: the attached mapping and the records that the process owns.
@@ -86,8 +86,8 @@ impl Attachment {
         attachment
     }
 
-    /// For tests that imitate several processes in one: an attachment as if of another process. Each thread has still at
-    /// most one transaction open.
+    /// For tests that imitate several processes in one: an attachment as if of another process. Each thread has still
+    /// at most one transaction open.
     #[doc(hidden)]
     #[cfg(any(test, feature = "testing"))]
     pub fn imitate(
@@ -378,7 +378,7 @@ impl<'h, R: Record> Tx<'h, R> {
 
 #[cfg(any(test, feature = "testing"))]
 impl<R: Record> Tx<'_, R> {
-    /// For tests: what is left when the process dies, without its death. The lock stays taken.
+    /// For tests: leaves what a process that dies leaves. The lock stays taken.
     #[doc(hidden)]
     pub fn imitate_death(self) {
         // Nothing is rolled back: this type's own destructor must not run.

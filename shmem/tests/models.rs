@@ -1,5 +1,5 @@
-//! Models of what this crate's processes do without a lock, checked over all interleavings of threads and all values that
-//! the memory model allows them to see, on x86 or elsewhere.
+//! Models of what this crate's processes do without a lock, checked over all interleavings of threads and all values
+//! that the memory model allows them to see, on x86 or elsewhere.
 //!
 //! They run the functions that the processes run, on the words of a model checker (loom). Each model is run again with
 //! words whose fences or orders are left out, or with a step in the wrong place, and must fail then. Deaths are not
@@ -119,8 +119,8 @@ fn a_reader_of_the_log_gets_whole_events_or_is_told_that_it_has_lost_them() {
 
 const WRITER: u64 = 1;
 
-/// Readers subscribe and then look; a writer publishes and then asks whether somebody must be woken. There is one place:
-/// a second reader finds none.
+/// Readers subscribe and then look; a writer publishes and then asks whether a process must be woken. There is one
+/// place: a second reader finds none.
 fn subscribers<W: ModelWord>(readers: &[u64]) {
     struct Room<W> {
         head: W,
@@ -171,8 +171,8 @@ fn a_subscriber_sees_what_was_published_or_is_woken() {
     });
 }
 
-/// A writer commits twice and rings; the ticker rings again if it finds a ring due; a reader clears the doorbell and then
-/// looks, or the other way round.
+/// A writer commits twice and rings; the ticker rings again if it finds a ring due; a reader clears the doorbell and
+/// then looks, or the other way round.
 fn announcement<W: ModelWord>(clears_first: bool) {
     struct Room<W> {
         head: W,

@@ -312,8 +312,8 @@ fn must_wait(session: &mut Session<'_>, message: &ClientMessage) -> bool {
 /// In place of each byte of a passcode.
 pub(crate) const MASK: u8 = b'*';
 
-/// The frame of a message with its passcode or invite code masked; `None` if it has none. It is as long as the original,
-/// so that an operator who traces the player still reads whole frames.
+/// The frame of a message with its passcode or invite code masked; `None` if it has none. It is as long as the
+/// original, so that an operator who traces the player still reads whole frames.
 fn masked(message: &ClientMessage) -> Option<Vec<u8>> {
     let may_have_secret = matches!(
         message,
@@ -481,7 +481,7 @@ fn handle(session: &mut Session<'_>, message: ClientMessage) -> FrameOutcome {
 
 /// Checks that the player may make this request now, and notes what it will cost.
 fn charge(session: &mut Session<'_>, message: &ClientMessage) -> Result<(), Rejection> {
-    // First what makes the player wait for longest: it is told so.
+    // The account that makes the player wait for longest comes first, so that the player is told that wait.
     if costs_if_rejected(message) {
         session.charge_if_rejected()?;
     }
@@ -522,7 +522,7 @@ pub(crate) fn reject(session: &mut Session<'_>, request: u32, rejection: Rejecti
         retry_after_ms,
         ..
     } = rejection;
-    // What came too soon costs what it would have cost: it may have taken a lock, and is asked again.
+    // A request that came too soon keeps its price: it may have taken a lock, and the client makes it again.
     if retry_after_ms.is_none() {
         session.fail();
     }

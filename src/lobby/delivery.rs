@@ -181,7 +181,7 @@ pub(crate) fn lacks_space_for_reply(session: &Session<'_>) -> bool {
     session.output_space() < FRAME_TOTAL_BYTES_MAX as u64
 }
 
-/// Whether the player's next move or chat line must wait, because seats of its room have fallen so far behind that it
+/// Whether the player's next move or chat line must wait, because readers of its room have fallen so far behind that it
 /// could overwrite what they have not read. It waits for a bounded time. Readers that have not caught up by then are
 /// given up for a while, so that one that stalls does not slow a writer again and again.
 pub(crate) fn must_wait_for_readers(session: &mut Session<'_>) -> bool {

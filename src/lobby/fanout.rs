@@ -1,9 +1,9 @@
 //! What reaches many costs what it causes: an event of a room is charged once for each of its members, a line of the
 //! lobby once for each player.
 //!
-//! A room has a budget, all rooms together have one, and so has the lobby. They are what the server can deliver without
-//! making anybody wait, so no number of players causes more. When a room's budget is short, those with a seat go before
-//! those who watch or want to come in: the latter leave half of each burst to the former. Leaving cannot be refused; it
+//! A room has a budget, all rooms together have one, and so has the lobby. The budgets are what the server can deliver
+//! without delaying any client, so no number of players causes more. When a room's budget is short, players with a seat
+//! go before spectators and newcomers: the latter leave half of each burst to the former. Leaving cannot be refused; it
 //! is paid for on entering. A game's own events are not charged: the game decides what its moves cause.
 
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -17,12 +17,12 @@ use crate::state::header::Header;
 use crate::state::layout::Memory;
 use crate::state::rooms::RoomTx;
 
-/// Who causes an event.
+/// The kind of player that causes an event.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Cause {
-    /// A player with a seat, or one for whom a seat is reserved.
+    /// A player with a seat, or with a reservation.
     Seat,
-    /// A spectator, or a player who wants to come in.
+    /// A spectator, or a player that wants to join.
     Other,
 }
 
@@ -72,7 +72,7 @@ fn charge(
         .map_err(|too_soon| refused(header, code, "too much is going on in this room", too_soon))
 }
 
-/// Charges a look at the room, or the entry of a spectator: it reaches nobody else, but takes the room's lock for a
+/// Charges a look at the room, or the entry of a spectator: it reaches no other player, but takes the room's lock for a
 /// moment. `seat` is the member's, if it has one.
 ///
 /// # Errors

@@ -1,9 +1,9 @@
 //! Guesses at a room's secrets: its passcode and its invite code.
 //!
 //! A player's own account (see [`rate`](crate::session::rate)) slows a single guesser. The room's budget slows all of
-//! them together, so that many sessions do not find what one would not. Who has failed before must leave half of it to
-//! those who have not: a guest with the right passcode is judged at its first try, although somebody guesses. Without
-//! a budget nobody is judged, right or wrong. Who is inside the room notices nothing.
+//! them together, so that many sessions do not find what one would not. A player that has failed before must leave half
+//! of it to players that have not: a guest with the right passcode is judged at its first try, although others guess.
+//! When the budget is spent, no guess is judged, right or wrong. The room's members notice nothing.
 
 use std::sync::atomic::Ordering;
 
@@ -36,8 +36,8 @@ impl Guesser {
         Self { rate, header }
     }
 
-    /// Judges a guess. To be called under the room's lock, so that nobody is judged between the check of the budget
-    /// and its use.
+    /// Judges a guess. To be called under the room's lock, so that no other guess is judged between the check of the
+    /// budget and its use.
     ///
     /// # Errors
     ///

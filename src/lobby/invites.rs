@@ -1,8 +1,8 @@
 //! Invite codes: a substitute for a room's id and passcode, short enough to be read aloud.
 //!
 //! A code holds the slot of the room's record and a secret of 40 bits, which the record repeats. So it needs no index,
-//! and a code that was renewed or whose room has closed is invalid. [`guesses`](crate::lobby::guesses) says how fast codes
-//! may be tried. The secret is part of the room, under the room's lock; renewing it is one transaction.
+//! and a code that was renewed or whose room has closed is invalid. [`guesses`](crate::lobby::guesses) says how fast
+//! codes may be tried. The secret is part of the room, under the room's lock; renewing it is one transaction.
 
 use std::fmt;
 

@@ -295,7 +295,7 @@ pub(crate) fn join(
     if watch {
         fanout::charge_look(&tx, header, None)?;
     } else {
-        // A seat that is kept for the player is as good as one that it has.
+        // A seat that is reserved for the player counts like one that it has.
         let cause = Cause::member(reserved);
         fanout::charge_room(&tx, header, (cause, VISIT_EVENTS), RejectCode::TooFast)?;
     }

@@ -1,8 +1,8 @@
 //! The list of rooms, and quick match.
 //!
 //! A list is made of what the rooms [publish](crate::state::rooms::RoomRecord::published), without their locks: a room
-//! whose game hangs keeps nobody waiting. It is no snapshot of all rooms: each line is true at the moment of its copy.
-//! Nothing is changed here, so a crash leaves nothing; quick match ends in `join_leave`.
+//! whose game hangs keeps no client waiting. It is no snapshot of all rooms: each line is true at the moment of its
+//! copy. Nothing is changed here, so a crash leaves nothing; quick match ends in `join_leave`.
 //!
 //! A list or search costs as much as it examines: see [`admit_search`].
 
@@ -23,7 +23,7 @@ use crate::state::handle::StateHandle;
 use crate::state::layout::{Memory, RoomRef};
 use crate::state::rooms::{PublishedNumbers, PublishedRoom, phase_of};
 
-/// Checks that the player's account allows to examine all rooms that one request can examine.
+/// Checks that the player's account allows it to examine all rooms that one request can examine.
 ///
 /// # Errors
 ///

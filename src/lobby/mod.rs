@@ -4,8 +4,8 @@
 //!
 //! * [`listing`]: which rooms there are, and quick match;
 //! * [`join_leave`]: create, join, spectate, leave. The room's lock decides which player gets the last seat
-//!   (`join_leave::join`). [`invites`] and [`reservations`] are other ways to a seat, and [`guesses`] slows
-//!   those who try passcodes and codes;
+//!   (`join_leave::join`). [`invites`] and [`reservations`] are other ways to a seat, and [`guesses`] slows guesses at
+//!   passcodes and invite codes;
 //! * [`settings`] and [`ownership`]: what the room's owner decides;
 //! * [`match_play`]: ready, act, tick, end of the match; [`turns`]: the turn clock;
 //! * [`delivery`]: from the room's log to the player's output. [`text_delivery`] does it for text mode,

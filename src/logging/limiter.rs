@@ -1,5 +1,5 @@
-//! How much of one kind is logged. Whatever a client can make the log say, it can repeat, on as many connections as it
-//! likes: the counts lie in shared memory, one for each place in the code that logs.
+//! How much of one kind is logged. A client can repeat whatever makes the server log, on as many connections as it
+//! likes. So the counts lie in shared memory, one for each place in the code that logs.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::OnceLock;

@@ -68,10 +68,10 @@ pub fn attribute_ticker_crash(state: &mut StateHandle) -> Result<Option<TickerCr
     Ok(Some(TickerCrash::MatchAbandoned { room }))
 }
 
-/// Counts the crash of a handler in code of the room's game that showed its match. Returns whether the room is not shown
-/// any more from now on, and how many such crashes there were within the crash window. A hang for which the watchdog
-/// killed the handler proves enough by itself: that code has no reason to compute for a second, and everyone in the room
-/// has waited.
+/// Counts the crash of a handler in code of the room's game that showed its match. Returns whether the room is not
+/// shown any more from now on, and how many such crashes there were within the crash window. A hang for which the
+/// watchdog killed the handler is enough by itself: that code has no reason to compute for a second, and everyone in
+/// the room has waited.
 pub(crate) fn attribute_show_crash(memory: &Memory, room: RoomRef, has_hung: bool) -> (bool, u32) {
     let Some(record) = memory.rooms.get(room.index()) else {
         return (false, 0);

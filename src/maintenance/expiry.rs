@@ -84,7 +84,8 @@ fn collect_expired(state: &mut StateHandle, first: u32, now_ms: u64) -> (Vec<Pla
         let is_detached = presence == Presence::DETACHED;
         let expired = is_detached && (away_ms >= grace_ms || tx.get(&identity.kicked) != 0);
         let is_resuming = tx.get(&identity.claimant).is_some();
-        // The grace is for seats. Mail keeps no place: whoever has two players could keep places for ever.
+        // The grace is for seats. Mail keeps no place: otherwise a client with two players could keep both places for
+        // ever.
         let expired = expired
             || is_detached && away_ms >= lobby_grace_ms && !is_resuming && {
                 // The player was detached under the lobby's lock, which is held, so its record has no undecided
@@ -151,7 +152,8 @@ pub fn free_connection(state: &mut StateHandle, index: u32) -> Option<u32> {
     keeper
 }
 
-/// Returns the connections to free, in the order of their slots: their keeper has abandoned them or is dead, and their handler is dead.
+/// Returns the connections to free, in the order of their slots: their keeper has abandoned them or is dead, and their
+/// handler is dead.
 pub fn orphaned_connections(state: &StateHandle) -> Vec<u32> {
     state
         .memory

@@ -356,8 +356,9 @@ impl Listener {
         }
     }
 
-    /// Tells the console connection that was idle the longest to end, unless enough of the `open` ones are about to. One
-    /// that has entered no command yet goes before all that have, so that connecting alone drives no operator out.
+    /// Tells the console connection that was idle the longest to end, unless enough of the `open` ones are about to
+    /// end. Connections that have entered no command yet go first, so that a client cannot drive an operator out by
+    /// connecting alone.
     fn make_room_for_operator(&self, open: u64) {
         let is_held =
             |record: &&ConnectionRecord| record.kind() == Kind::Console && record.claimed() == Claim::Held;

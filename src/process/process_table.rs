@@ -62,8 +62,8 @@ pub(crate) struct RoleStart {
 /// Closes every descriptor of a process just forked but the standard streams and `keep`.
 ///
 /// This is the one unsafe operation outside `shmem::sys`. The rule that makes it sound concerns the whole of a process,
-/// and types cannot tell it: an entry function keeps, as its first act, all that it ever uses. What it does not keep lies
-/// in its parent's frames, which it never returns to, or in the context that it was given, which it never drops.
+/// and types cannot express it: an entry function keeps, as its first act, all that it ever uses. What it does not keep
+/// lies in its parent's frames, which it never returns to, or in the context that it was given, which it never drops.
 ///
 /// # Errors
 ///

@@ -42,7 +42,7 @@ pub(crate) fn listen(path: &Path, backlog: u32) -> Result<UnixListener, UnixCons
     let socket = Socket::new(Domain::UNIX, Type::STREAM.nonblocking(), None).map_err(failed("socket"))?;
     let address = SockAddr::unix(path).map_err(failed("the path"))?;
     socket.bind(&address).map_err(failed("bind"))?;
-    // Nobody can connect before listen(2), so the permissions are in force from the first connection on.
+    // No process can connect before listen(2), so the permissions are in force from the first connection on.
     fs::set_permissions(path, Permissions::from_mode(0o600))
         .map_err(failed("chmod"))
         .and_then(|()| {

@@ -50,8 +50,8 @@ pub struct Greeting {
 }
 
 impl Session<'_> {
-    /// Creates a player for the client: answers `Hello` or `Greet`. `used` is the number of received bytes that belong to the
-    /// handshake; the rest starts the input stream.
+    /// Creates a player for the client: answers `Hello` or `Greet`. `used` is the number of received bytes that belong
+    /// to the handshake; the rest starts the input stream.
     ///
     /// # Errors
     ///
@@ -381,7 +381,7 @@ pub(crate) enum Proof {
     Token = 0,
     /// By the name and the number of its greeting.
     RepeatedGreeting = 1,
-    /// By the resume word: a player in text mode, who cannot say how many bytes have arrived.
+    /// By the resume word: a player in text mode, which cannot say how many bytes it has received.
     Word = 2,
 }
 

@@ -1,10 +1,10 @@
 //! Rate limits for what a player asks for.
 //!
-//! A player has three accounts: for chat lines; for requests that others in a room or in the lobby see (join, create,
-//! configure and the like); and for requests that were rejected, so that nobody tries passcodes or names in large
-//! numbers. Moves have no rate here: a game decides how fast it may be played. Leaving needs none, because a player
-//! must have joined before; neither does getting ready, because a player must have withdrawn it or finished a match
-//! before.
+//! A player has four accounts: for chat lines; for requests that others in a room or in the lobby see (join, create,
+//! configure and the like); for requests that were rejected, so that no player tries passcodes or names in large
+//! numbers; and for the rooms that its lists and searches examine. Moves have no rate here: a game decides how fast it
+//! may be played. Leaving needs none, because a player must have joined before; neither does getting ready, because a
+//! player must have withdrawn it or finished a match before.
 //!
 //! The accounts lie in the player's record and are updated by the transaction that executes or rejects the request. So
 //! a successor, a resumed connection, or a new player of the same name continues with the same accounts.
@@ -58,8 +58,8 @@ impl Session<'_> {
         Ok(())
     }
 
-    /// The current frame is rejected for what it asks: it costs a failure, if it was
-    /// [to](Session::charge_if_rejected), and nothing else.
+    /// Notes that the current frame is rejected for what it asks. It costs a failure if that was
+    /// [prepared](Session::charge_if_rejected), and nothing else.
     pub fn fail(&mut self) {
         self.charge = self.charge_if_rejected.take();
         if self.charge.is_some() {
@@ -149,7 +149,7 @@ impl Session<'_> {
 /// The price of a rate-limited request.
 pub const REQUEST_PRICE: u64 = 10;
 
-/// The price of a look at the room: its lock is held for a moment, but nobody else sees anything.
+/// The price of a look at the room: its lock is held for a moment, but no other player sees anything.
 const LOOK_PRICE: u64 = 1;
 
 /// What the dispatcher charges for a request; 0: nothing. (Others are charged where their effect is known.)
@@ -181,7 +181,8 @@ pub fn price_of(message: &ClientMessage) -> u64 {
     }
 }
 
-/// Whether a request counts as a failure if it is rejected: it is rate-limited, or it tells who is here.
+/// Whether a request counts as a failure if it is rejected: it is rate-limited, or its answer tells which players are
+/// present.
 pub fn costs_if_rejected(message: &ClientMessage) -> bool {
     let names_player = matches!(
         message,

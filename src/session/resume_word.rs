@@ -39,8 +39,8 @@ impl ResumeWord {
         })
     }
 
-    /// The hash that the player's identity keeps in place of a token's. It is none of any token, which has no such
-    /// beginning and another length.
+    /// The hash that the player's identity keeps in place of a token's. It differs from the hash of every token: the
+    /// hashed text has another beginning and another length.
     pub(crate) fn hash(self) -> [u8; 32] {
         let mut hasher = Sha256::new();
         hasher.update(b"resume word");

@@ -61,8 +61,8 @@ impl Session<'_> {
         }
     }
 
-    /// Whether the player leaves with its connection: in text mode, only a seat is kept. Somebody who has none connects
-    /// again and has lost nothing, and finds the name free.
+    /// Whether the player leaves when its connection ends: in text mode, only a seat is kept. A player without one
+    /// connects again, has lost nothing, and finds its name free.
     pub fn has_nothing_to_keep(&self) -> bool {
         let has_seat = matches!(self.membership().place(), Some((_, Some(_))));
         self.is_text() && !has_seat
@@ -85,7 +85,7 @@ impl Session<'_> {
         let (Some((guest, guest_record)), Some(end)) = (self.player, self.frame_end) else {
             return Err(ResumeRefusal::UnknownWord);
         };
-        // What is not sent yet is the guest's.
+        // Output that is not sent yet belongs to the guest.
         if !self.all_sent() {
             return Err(ResumeRefusal::NotYet);
         }
@@ -133,7 +133,7 @@ impl Session<'_> {
         tx.set(&guest_identity.presence, Presence::EXPIRING.raw());
         tx.set(&guest_identity.connection, ConnectionRef::NONE);
         let player = PlayerRef::new(word.index, tx.get(&identity.generation));
-        // It has not received what it cannot count.
+        // It cannot count what it has received, so no byte is confirmed.
         let asked = (0, Proof::Word);
         let requested = request_session(
             tx,

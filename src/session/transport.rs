@@ -143,7 +143,7 @@ impl Session<'_> {
     }
 
     /// The part of the [space](Self::output_space) that events, chat and mail may use. The rest is for the reply to the
-    /// next frame: a client whose confirm lies behind other frames could not be heard otherwise.
+    /// next frame: without it, a confirm that lies behind other frames could not be reached.
     pub fn space_for_events(&self) -> u64 {
         self.output_space().saturating_sub(FRAME_TOTAL_BYTES_MAX as u64)
     }
@@ -153,8 +153,8 @@ impl Session<'_> {
         self.must_confirm() && self.space_for_events() < FRAME_TOTAL_BYTES_MAX as u64
     }
 
-    /// Whether output is kept until the client confirms it. A client of version 1 that has never confirmed has no claim
-    /// to bytes that its kernel has acknowledged, and neither have people in text mode.
+    /// Whether output is kept until the client confirms it. For a client of version 1 that has never confirmed, and in
+    /// text mode, it is kept only until the client's kernel has acknowledged it.
     fn must_confirm(&self) -> bool {
         self.player
             .is_some_and(|(_, player)| player.confirms.load(Ordering::Acquire) != 0)

@@ -2,8 +2,8 @@
 //!
 //! An account or budget is the time up to which its owner has paid. Each unit costs a share of time, and the account
 //! may run ahead of the clock by as much as the burst allows. A player's accounts lie in its record and are entered by
-//! its transactions. A [`Budget`] belongs to nobody in particular (to a room, to the server), so it is changed without
-//! a lock; if a process dies before it has taken what it was granted, one unit is free.
+//! its transactions. A [`Budget`] belongs to a room or to the server. Many processes draw on it, so it is changed
+//! without a lock; if a process dies before it has taken what it was granted, one unit is free.
 
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -152,8 +152,8 @@ pub fn exchange_then_look<W: Word>(claim: &W, from: u64, to: u64) -> bool {
     let exchanged = claim
         .compare_exchange(from, to, Ordering::AcqRel, Ordering::Acquire)
         .is_ok();
-    // Pairs with the fence in `load_after_store`: either this process sees what the other one has stored before that, or
-    // the other one sees the exchange.
+    // Pairs with the fence in `load_after_store`: either this process sees what the other one has stored before that,
+    // or the other one sees the exchange.
     W::fence(Ordering::SeqCst);
     exchanged
 }
@@ -203,7 +203,7 @@ pub enum Kind {
 }
 
 /// What is known of an operator's connection. A successor must know it, too: else it would execute what its predecessor
-/// would not have.
+/// would have refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u32)]
 pub enum OperatorFlag {

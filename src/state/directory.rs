@@ -208,8 +208,8 @@ impl Directory {
         self.holders(tx, name).next()
     }
 
-    /// The players who have this name, in any case, or one that looks like it: another player may have it only if there
-    /// is none. At most one for each key.
+    /// The players that have this name, in any case, or one that looks like it; at most one for each key. Another
+    /// player may take the name only if there is none.
     pub(crate) fn holders(&self, tx: &LobbyTx<'_>, name: &str) -> impl Iterator<Item = PlayerRef> {
         let keys = name_keys(name);
         (0..NAME_KEYS).filter_map(move |which| {

@@ -173,8 +173,8 @@ shared_record! {
 }
 
 /// The word that counts the editions of something that one process writes and others read without a lock. Two editions
-/// are kept, in two places that take turns. So a writer that is killed leaves the last edition whole, and no reader waits
-/// for it.
+/// are kept, in two places that take turns. So a writer that is killed leaves the last edition whole, and no reader
+/// waits for it.
 #[derive(Debug)]
 pub struct Editions<'e, W>(pub &'e W);
 

@@ -292,8 +292,9 @@ fn name_buckets_of(capacity: Capacity) -> u32 {
     capacity.players.next_power_of_two()
 }
 
-/// Counts by hand the changes of what the memory means that the hash of its layout cannot see: a field that keeps its name
-/// and type but gets another unit, for example. A program of another version must not continue the server.
+/// A version, counted by hand, for changes of the memory's meaning that the hash of its layout cannot see: a field that
+/// keeps its name and type but gets another unit, for example. A program of another version must not continue the
+/// server.
 const MEMORY_VERSION: u64 = 1;
 
 /// Where each table lies. What every process touches comes first, and small tables before large ones: each 2 MiB

@@ -306,7 +306,7 @@ impl RoomRecord {
             .map_or("of an unknown name", |game| game.name())
     }
 
-    /// What the room shows to everybody, read without the lock; `None` if no room is open. It was true at one moment.
+    /// What the room shows to all players, read without the lock; `None` if no room is open. It was true at one moment.
     pub fn published(&self) -> Option<PublishedRoom> {
         loop {
             let generation = self.open_generation()?;
@@ -394,7 +394,7 @@ impl RoomRecord {
                 true => ROOM_LOG_UNREAD_BYTES_MAX / 2,
                 false => ROOM_LOG_UNREAD_BYTES_MAX,
             };
-            // What was overwritten already is lost, whoever waits.
+            // A wait does not help a reader for which events were overwritten already.
             self.log.unread_bytes(offset) > bytes_max
                 && offset >= tail
                 && self.waited_for_from_ms[usize::from(*seat)].load(Ordering::Acquire) <= now_ms
@@ -404,7 +404,7 @@ impl RoomRecord {
             .fold(0, |seats, seat| seats | 1 << seat)
     }
 
-    /// Writers have waited for these readers, as bits, in vain.
+    /// Notes that writers have waited in vain for the readers in these seats (bits).
     pub(crate) fn give_up_readers(&self, seats: u64, now_ms: u64) {
         for seat in seats_in(seats) {
             self.waited_for_from_ms[usize::from(seat)]
@@ -423,7 +423,7 @@ impl RoomRecord {
     }
 }
 
-/// What a room shows to everybody, copied at one moment without its lock.
+/// What a room shows to all players, copied at one moment without its lock.
 #[derive(Debug, Clone, Copy)]
 pub struct PublishedRoom {
     /// Which of the rooms that have used the record it is.
@@ -434,7 +434,7 @@ pub struct PublishedRoom {
     pub name: RoomName,
 }
 
-/// The numbers that a room shows to everybody. They are published in one word, so they fit each other.
+/// The numbers that a room shows to all players. They are published in one word, so they fit each other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PublishedNumbers {
     /// Index of the game among the server's games.

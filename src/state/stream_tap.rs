@@ -237,7 +237,7 @@ pub fn copy<W: Word, T>(
     gone_before: impl Fn() -> u64,
     read: impl FnOnce(u64, usize) -> T,
 ) -> Look<T> {
-    // Pairs with the store that publishes the end: whoever sees it sees its bytes, and its base or a later one.
+    // Pairs with the store that publishes the end: a reader that sees it sees its bytes, and its base or a later one.
     let end = end.load(Ordering::Acquire);
     let missed = Look::Missed { goes_on_at: end };
     let base = base.load(Ordering::Relaxed);

@@ -512,7 +512,8 @@ fn main() -> ExitCode {
     ExitCode::SUCCESS
 }
 
-/// Runs the tests one after the other; those whose names contain the first argument, if there is one. A panic ends the program with a failure status.
+/// Runs the tests one after the other; those whose names contain the first argument, if there is one. A panic ends the
+/// program with a failure status.
 macro_rules! run {
     ($($test:ident),* $(,)?) => {
         let part = std::env::args().nth(1).unwrap_or_default();

@@ -1,5 +1,5 @@
-//! Promise: whatever strangers do, the log grows slowly; and what they were given or have sent in secret does not stay
-//! in the server's memory.
+//! Promise: whatever clients do, the log grows slowly; and the secrets that they got or sent do not stay in the
+//! server's memory.
 
 use std::fs::{self, File};
 use std::io::{Read, Seek, SeekFrom, Write};

@@ -1,5 +1,5 @@
-//! Promise: the operator gets in: through a file that only the server's user can open, past idle consoles, past a full
-//! server and past a flood; and nobody gets in without the password where one is needed.
+//! Promise: the operator can always connect: through a file that only the server's user can open, past idle consoles,
+//! past a full server and past a flood. Where a password is needed, no command is executed without it.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;

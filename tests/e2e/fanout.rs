@@ -1,5 +1,5 @@
 //! Promise: what reaches many costs what it causes, so no number of players makes the server deliver more than it can;
-//! and when a room has too much to deliver, those with a seat go before those who watch or want to come in.
+//! and when a room has too much to deliver, players with a seat go before spectators and newcomers.
 
 use std::time::Instant;
 
@@ -113,7 +113,7 @@ fn those_with_a_seat_go_before_those_who_watch_or_want_to_come_in() {
     for _ in 0..3 {
         ann.chat(ChatScope::Room, "good evening").expect("Ann has a seat");
     }
-    // A seat that is kept for somebody is as good.
+    // A reserved seat counts the same.
     ann.reserve("Eve").expect("a seat is free");
     eve.join_room(room, None).expect("the seat is kept for Eve");
     let line =

@@ -1,5 +1,5 @@
-//! Promise: requests that are rejected cost their player, so that nobody finds a passcode, an invite code or a name by
-//! trying; many sessions together do not either; and those who are inside the room notice nothing.
+//! Promise: rejected requests are charged to their player, so that neither one session nor many together find a
+//! passcode, an invite code or a name by trying; and the room's members notice nothing.
 
 use std::time::{Duration, Instant};
 
@@ -102,7 +102,7 @@ fn every_kind_of_rejected_request_is_charged() {
     assert_eq!(failures(|| client.chat(nobody.clone(), "are you here?")), 3);
     // All kinds are charged to one account.
     assert_eq!(rejection(client.join_room(room, None)), RejectCode::TooFast);
-    // What fails no more is no way around it: Ann owns the room, and nobody of that name is here or there.
+    // Requests that are not charged tell nothing: Ann owns the room, and no player of that name is in it or elsewhere.
     assert_eq!(rejection(ann.kick(1, "Nobody")), RejectCode::SeatChanged);
     assert_eq!(rejection(ann.hand_over(1, "Nobody")), RejectCode::SeatChanged);
     assert_eq!(rejection(ann.reserve("Nobody")), RejectCode::UnknownPlayer);
@@ -155,7 +155,7 @@ fn many_sessions_together_find_a_passcode_no_sooner() {
     }
     assert_eq!(heard(&mut ann), [], "those inside notice nothing");
     assert!(server.status("guesses_refused_total") >= 16);
-    // Who has not failed is judged, as long as the other half lasts.
+    // A player that has not failed is judged, as long as the other half lasts.
     let mut guest = server.client("Guest of honour");
     guest
         .join_room(room, Some("271828"))

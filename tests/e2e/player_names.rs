@@ -1,5 +1,5 @@
-//! Promise: two players who are present never have names that people take for one, and no name draws nothing, covers
-//! the lines around it, or reads as a line of the server.
+//! Promise: two present players never have names that look alike. Every name is visible, covers no other line, and does
+//! not read as a line of the server.
 
 use forkade_protocol::client::Client;
 use forkade_protocol::{ChatScope, ErrorCode};

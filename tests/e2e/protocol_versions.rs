@@ -152,7 +152,7 @@ fn a_lost_answer_to_a_greeting_can_be_asked_for_again() {
         again.reset();
     }
     assert_eq!(server.status("players"), 1);
-    // Once the client has confirmed any of the stream, it has the answer, and nobody gets it again.
+    // Once the client has confirmed any of the stream, it has the answer, and the answer is not sent again.
     let mut again = opened(&server, (2, 2), &greeting, &[]);
     let (token, ..) = greeted(&mut again);
     again.send_message(&ClientMessage::Confirm { received: 1 });

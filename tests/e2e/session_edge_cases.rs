@@ -64,7 +64,7 @@ fn a_resume_late_in_the_handshake_does_not_kill_the_former_handler() {
 
 #[test]
 fn a_resume_kills_nothing_and_its_client_is_told_to_try_again() {
-    // Nobody judges whether the former handler hangs.
+    // The watchdog does not judge whether the former handler hangs.
     let server = Server::start(&["--watchdog-cpu-ms", "0"]);
     let (old, token) = greeted(&server, "Ann");
     let holder = server.handler_of("Ann").expect("she is served");

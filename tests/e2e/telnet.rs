@@ -1,5 +1,5 @@
-//! Promise: whatever a telnet client sends, only what was typed reaches the line, and the client is answered. What people
-//! write reaches another terminal as they wrote it. A machine that is gone is noticed in two minutes.
+//! Promise: whatever a telnet client sends, only what was typed reaches the line, and the client is answered. What
+//! people write reaches another terminal as they wrote it. A machine that is gone is noticed in two minutes.
 
 use std::os::fd::AsFd as _;
 use std::time::Duration;
@@ -33,7 +33,7 @@ fn an_unfinished_subnegotiation_takes_no_command_with_it() {
     text_player.read_until("Anything else is a move in your game.\r\n> ");
     let heard = String::from_utf8_lossy(&text_player.received);
     assert!(!heard.contains("Here are"), "{heard}");
-    // A person whose keyboard makes these bytes gets out of it, too.
+    // A person whose keyboard sends these bytes can go on typing, too.
     text_player.send(&[IAC, 250]);
     text_player.send(&[b'x'; 1024]);
     text_player.type_line("look");

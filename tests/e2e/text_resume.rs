@@ -1,5 +1,5 @@
-//! Promise: a text player in a match loses nothing at once by a lost connection: a word that it was shown gives it the
-//! seat back, on a new connection.
+//! Promise: a text player in a match keeps its seat when its connection is lost: the resume word that it was shown
+//! gives the seat back on a new connection.
 
 use std::time::Duration;
 
@@ -112,7 +112,7 @@ fn the_word_is_shown_again_and_takes_a_living_connection_over() {
     assert_eq!(word_shown(&mut back), next);
     back.type_line("4");
     bob.read_until("Ann puts X on 4.\r\n");
-    // One's own word is for later.
+    // A player cannot resume its own session.
     back.type_line("leave");
     back.read_until("You are back in the lobby.\r\n> ");
     assert!(

@@ -1,5 +1,5 @@
-//! Promise: a client that gives its process as much to do as it can costs its neighbours in the process one turn, and
-//! nobody the process.
+//! Promise: a client that gives its process as much to do as it can delays the other clients of the process by one
+//! turn, and the process lives on.
 
 use std::io::Read;
 
@@ -9,7 +9,7 @@ use forkade_protocol::client::{Client, NewRoom};
 use forkade_protocol::frame::{Split, split};
 use forkade_protocol::{ClientMessage, RoomFilter, ServerMessage};
 
-/// Everybody in one process.
+/// All clients in one process.
 const ONE_HANDLER: [&str; 4] = ["--clients-per-handler", "256", "--watchdog-cpu-ms", "300"];
 
 /// Clients that each have a room of their own.

@@ -27,8 +27,8 @@
 //! cargo test --release --test instruction_sweep -- resume
 //! ```
 //!
-//! **Broken on purpose.** With `--features mutants` each operation is also swept with a journal that keeps nothing, and with a commit
-//! that takes two stores. The sweep must report violations then, or it proves nothing:
+//! **Broken on purpose.** With `--features mutants` each operation is also swept with a journal that keeps nothing, and
+//! with a commit that takes two stores. The sweep must report violations then, or it proves nothing:
 //!
 //! ```text
 //! cargo test --release --features mutants --test instruction_sweep

@@ -141,7 +141,7 @@ pub(crate) fn sweep(
             continue;
         }
         for page in &changed {
-            // SAFETY: the process is stopped, and nobody holds a lock in a shadow.
+            // SAFETY: the process is stopped, and no process holds a lock in a shadow.
             unsafe { shadow.copy_from(live, page.clone()) };
         }
         if findings.enter(

@@ -136,8 +136,8 @@ fn a_connection_is_not_freed_while_a_handler_starts_to_serve_it() {
     fails("claims, without fences", claims::<Unfenced>);
 }
 
-/// The listener sends a connection, the keeper receives it, and somebody counts. `receives_first` counts it as received
-/// before it is held.
+/// The listener sends a connection, the keeper receives it, and another process counts. `receives_first` counts it as
+/// received before it is held.
 fn connection_counts<W: ModelWord>(receives_first: bool) {
     struct Keeper<W> {
         sent: W,
@@ -174,8 +174,8 @@ fn connection_counts<W: ModelWord>(receives_first: bool) {
     assert_eq!(open(&keeper), 2);
 }
 
-/// The ticker counts the orphans while a new keeper adopts one of two. `looks_again` takes the word that it compares with
-/// after it has counted.
+/// The ticker counts the orphans while a new keeper adopts one of two. `looks_again` takes the word that it compares
+/// with after it has counted.
 fn orphans<W: ModelWord>(looks_again: bool) {
     struct Keeper<W> {
         counts: W,

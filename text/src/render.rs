@@ -55,7 +55,7 @@ pub fn resume_hint(resume_word: &str) -> String {
     format!("After a lost connection, \"resume {resume_word}\" takes you to your seat.\n")
 }
 
-/// What a player sees who has come back.
+/// What a player sees that has resumed.
 pub fn resumed(name: &str, next_resume_word: &str) -> String {
     format!(
         "Welcome back, {name}. That word is used up.\n{}",

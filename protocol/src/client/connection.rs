@@ -82,8 +82,8 @@ impl RetryState {
         }
     }
 
-    /// A connection has completed its handshake. The time for reconnecting is counted anew if it is lost, the pauses
-    /// are not: see [`PROVED_AFTER`].
+    /// A connection has completed its handshake. If it is lost, the time for reconnecting starts again, but the pauses
+    /// do not: see [`PROVED_AFTER`].
     fn connection_is_up(&mut self) {
         self.up_since = Some(Instant::now());
     }

@@ -1,4 +1,4 @@
-//! Players' names: which one may be chosen, and which two are one name.
+//! Players' names: which names a player may have, and which two names count as one.
 //!
 //! In the lines that the server writes, a player's name precedes the player's text, and people know each other by
 //! name. So a name cannot contain the characters that end a name in such a line (for example a colon), cannot read as
@@ -12,8 +12,8 @@ use unicode_security::skeleton;
 use crate::limits::{PLAYER_NAME_BYTES_MAX, PLAYER_NAME_CHARACTERS_MAX};
 use crate::text::{MarkLimit, TextError, check_length, clean_composed};
 
-/// Names that a player cannot have, and none that looks like one of them without regard to case and to all characters
-/// but letters and digits.
+/// Names that a player cannot have. Nor can it have a name that looks like one of them, if case and all characters but
+/// letters and digits are ignored.
 pub const PLAYER_NAMES_RESERVED: [&str; 7] = [
     "server",
     "the server",
@@ -70,25 +70,24 @@ pub fn clean_player_name(name: &str) -> Result<String, TextError> {
     }
 }
 
-/// What two names have in common if they are one name to people: two names are, if their first keys are equal, or
-/// their second keys. The first is the skeleton of the name in small letters, so that a name is one in any case. The
-/// second is the skeleton of the name as it is written: a capital letter can look like a letter of another alphabet
-/// that its small letter does not look like.
+/// The keys by which names are compared: two names count as one if their first keys are equal, or their second keys.
+/// The first is the skeleton of the name in small letters, so that a name is one in any case. The second is the
+/// skeleton of the name as it is written: a capital letter can look like a letter of another alphabet that its small
+/// letter does not look like.
 pub fn name_keys(name: &str) -> [String; 2] {
     let small: String = name.chars().flat_map(char::to_lowercase).collect();
     [skeleton_of(&small), skeleton_of(name)]
 }
 
-/// Whether two names are one name to people: without regard to case, or because they look alike.
+/// Whether two names count as one: they are equal if case is ignored, or they look alike.
 pub fn is_same_name(one: &str, other: &str) -> bool {
     let pairs = name_keys(one).into_iter().zip(name_keys(other));
     pairs.into_iter().any(|(one, other)| one == other)
 }
 
-/// Whether a name looks like one of the reserved names, without regard to case and to all characters but letters and
-/// digits.
+/// Whether a name looks like one of the reserved names, if case and all characters but letters and digits are ignored.
 pub fn is_reserved(name: &str, reserved: &[impl AsRef<str>]) -> bool {
-    // What is reserved is so in every spelling: "Adm1n" too, where a digit stands for a letter that is like another.
+    // A reserved name is reserved in every spelling: also as "Adm1n", where a digit looks like a letter.
     let keys = |name: &str| name_keys(&letters_and_digits(name)).map(|key| key.replace('i', "l"));
     let keys_of_name = keys(name);
     reserved.iter().any(|reserved| {

@@ -1,8 +1,8 @@
 //! Replacing the program of a process: descriptors that stay open over execve(2), and how the new program finds them.
 //!
 //! Everything that this program opens is closed on exec. [`keep_open`] makes an exception, and the new program
-//! [takes](take_inherited) the descriptor by its number. What a program has inherited is listed before any of its own code
-//! runs. So a number on the list has no owner, and taking it removes it from the list.
+//! [takes](take_inherited) the descriptor by its number. What a program has inherited is listed before any of its own
+//! code runs. So a number on the list has no owner, and taking it removes it from the list.
 
 use std::ffi::{CString, OsString};
 use std::io;
@@ -29,7 +29,7 @@ fn close_on_exec(descriptor: BorrowedFd<'_>) -> io::Result<()> {
     )?)
 }
 
-/// The descriptors that this program has inherited and that nobody has taken yet.
+/// The descriptors that this program has inherited and that were not taken yet.
 static INHERITED: Mutex<Vec<RawFd>> = Mutex::new(Vec::new());
 
 /// Lists what is open before `main`, and before anything else of this program could open a descriptor.
@@ -51,7 +51,7 @@ extern "C" fn list_inherited() {
 #[unsafe(link_section = ".init_array")]
 static BEFORE_MAIN: extern "C" fn() = list_inherited;
 
-/// In a process just forked, whose parent's descriptors are closed: it takes none any more.
+/// Called in a process just forked, when its parent's descriptors are closed: nothing can be taken any more.
 pub(super) fn forget_inherited() {
     inherited().clear();
 }
@@ -77,8 +77,8 @@ pub fn take_inherited(number: RawFd) -> io::Result<OwnedFd> {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
     };
     inherited.swap_remove(place);
-    // SAFETY: it was open before this program had any owner of a descriptor, and nobody has taken it: so it has no owner,
-    // and nobody has closed it.
+    // SAFETY: it was open before any value of this program owned a descriptor, and was not taken. So it has no owner,
+    // and was not closed.
     let taken = unsafe { OwnedFd::from_raw_fd(number) };
     close_on_exec(taken.as_fd())?;
     Ok(taken)

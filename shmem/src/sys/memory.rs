@@ -1,12 +1,12 @@
 //! Memory that all processes of one server share: one sealed memfd, and the types that may live in it.
 //!
 //! Shared memory holds plain data only. A [`Shared`] type consists of atomics, [`Guarded`] cells, [`SharedBytes`] and
-//! mutexes: every part may change under a reference. So a reference stays valid whatever other processes do. There are no
-//! pointers in shared memory, only indices and offsets.
+//! mutexes: every part may change under a reference. So a reference stays valid whatever other processes do. There are
+//! no pointers in shared memory, only indices and offsets.
 //!
-//! What lies where is a [`LayoutPlan`]. It gives out each byte once, for one type. A mapping is created for a plan, bears
-//! its hash at its head, and gives out nothing but the plan's [places](Place). A program that opens the mapping needs an
-//! equal plan. So no byte of a mapping is ever seen as two types.
+//! What lies where is a [`LayoutPlan`]. It gives out each byte once, for one type. A mapping is created for a plan,
+//! bears its hash at its head, and gives out nothing but the plan's [places](Place). A program that opens the mapping
+//! needs an equal plan. So no byte of a mapping is ever seen as two types.
 
 mod cells;
 mod plan;
@@ -111,8 +111,8 @@ impl Mapping {
         );
         // SAFETY: the plan has reserved it, so it lies inside the mapping.
         let start = unsafe { self.start.add(place.offset) };
-        // SAFETY: the mapping is never unmapped. Its plan, and every plan of the same hash, has reserved these bytes for
-        // this type and no other. They were zeroes once, and only the type's own operations have changed them.
+        // SAFETY: the mapping is never unmapped. Its plan, and every plan of the same hash, has reserved these bytes
+        // for this type and no other. They were zeroes once, and only the type's own operations have changed them.
         unsafe { Region::new(start, place) }
     }
 
@@ -198,7 +198,8 @@ impl Mapping {
         let target = unsafe { self.start.add(part.start) };
         // SAFETY: as above.
         let source = unsafe { other.start.add(part.start) };
-        // SAFETY: both are valid for that length and belong to different mappings; by the contract nobody uses them.
+        // SAFETY: both are valid for that length and belong to different mappings; by the contract no process uses
+        // them.
         unsafe { target.copy_from(source, length) };
     }
 
@@ -218,7 +219,7 @@ impl Mapping {
         let mine = unsafe { self.start.add(part.start) };
         // SAFETY: as above.
         let theirs = unsafe { other.start.add(part.start) };
-        // SAFETY: valid for that length, plain bytes, and by the contract nobody changes them.
+        // SAFETY: valid for that length, plain bytes, and by the contract no process changes them.
         let mine = unsafe { std::slice::from_raw_parts(mine.as_ptr(), length) };
         // SAFETY: as above.
         let theirs = unsafe { std::slice::from_raw_parts(theirs.as_ptr(), length) };
@@ -274,7 +275,8 @@ impl ReadOnlyMapping {
         if self.bytes != mapped_bytes(plan) {
             return Err(io::Error::other("it has another size than this program's"));
         }
-        // SAFETY: aligned to a page and inside the mapping, which has at least the plan's first page. It is only loaded.
+        // SAFETY: aligned to a page and inside the mapping, which has at least the plan's first page. It is only
+        // loaded.
         let hash = unsafe { AtomicU64::from_ptr(self.start.as_ptr().cast()) };
         if hash.load(Ordering::Acquire) != plan.hash() {
             return Err(io::Error::other("it is laid out otherwise"));

@@ -230,7 +230,8 @@ impl<'a> Held<'a> {
         }
     }
 
-    /// For tests: this thread may lock another mutex, as if the holder were another, dead one. The caller forgets this.
+    /// For tests: this thread may lock another mutex, as if the holder were another thread, which died. The caller
+    /// forgets this value.
     #[cfg(any(test, feature = "testing"))]
     pub(crate) fn imitate_death(&self) {
         HOLDS_ONE.set(false);

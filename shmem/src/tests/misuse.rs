@@ -157,7 +157,7 @@ fn a_damaged_journal_is_never_ignored() {
         journal.append(mapping.bytes(), &[0; 8]).expect("there is space");
     });
     assert!(panicked && !journal.is_empty());
-    // The lock is free, but nobody gets at the changes that are half undone.
+    // The lock is free, but no process sees the changes that are half undone.
     for _ in 0..2 {
         assert!(panics(|| attachment.begin(&memory.bench).imitate_death()));
     }

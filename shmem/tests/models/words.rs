@@ -1,4 +1,4 @@
-//! The words of the model checker, and such as leave out what a memory model demands.
+//! The words of the model checker, and variants that leave out what the memory model demands.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;

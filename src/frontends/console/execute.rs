@@ -39,7 +39,7 @@ impl Console<'_> {
                 Ok(trace) => return self.start_view(LiveView::Trace(trace)),
                 Err(error) => Err(error.to_string()),
             },
-            // Without effect where none is needed, so that a script can send it in any case.
+            // Has no effect where no password is needed, so that a script can send it in any case.
             ConsoleCommand::Password(_) => Ok(()),
             ConsoleCommand::Log(level) => {
                 logging::set_level(level);

@@ -116,7 +116,7 @@ struct Console<'s> {
     stage_began_ms: u64,
     /// Why the server ends the connection; `None` if the operator does.
     close_reason: Option<String>,
-    /// A guess at the password whose time is not over: whether it is right, and when that is told.
+    /// A guess at the password that is not answered yet: whether it is right, and when the answer is due.
     guess: Option<(bool, u64)>,
     wrong_guesses: u32,
     /// When the operator last completed a line or read a part of the reply.
@@ -317,15 +317,15 @@ impl<'s> Console<'s> {
     /// The operator has entered a line, or has read a part of the reply.
     fn record_activity(&mut self) {
         self.last_active_ms = now_ms();
-        // By which the listener finds the console that is idle the longest.
+        // The listener finds by this the console that is idle the longest.
         let record = self.session.record();
         record
             .last_frame_at_ms
             .store(self.last_active_ms, Ordering::Relaxed);
     }
 
-    /// Ends the connection because it speaks another protocol. What has arrived behind is not executed, by a successor
-    /// neither.
+    /// Ends the connection because it speaks another protocol. What has arrived behind it is not executed, not even by
+    /// a successor.
     fn refuse_protocol(&mut self, protocol: ForeignProtocol) {
         let record = self.session.record();
         record.set_operator_flag(OperatorFlag::Commands, false);

@@ -13,7 +13,7 @@ pub(crate) struct Times {
     pub(crate) now_ms: u64,
     /// When the connection was accepted.
     pub(crate) accepted_at_ms: u64,
-    /// When bytes of the handshake that have arrived may mean something else than before; `None`: none have.
+    /// When the bytes of the handshake that have arrived may get another meaning; `None`: none have arrived.
     pub(crate) enter_decided_at_ms: Option<u64>,
     /// When the client's last whole frame arrived.
     pub(crate) last_frame_at_ms: u64,

@@ -68,8 +68,8 @@ impl Driver<'_> {
         })
     }
 
-    /// Does what can be done without waiting, up to the end of the turn: then other clients are run, however much there
-    /// still is to do. Says whether there is more.
+    /// Does what can be done without waiting, up to the end of the turn: then other clients are run, even if there is
+    /// more to do. Returns whether there is.
     fn work(&mut self, mut turn: Turn) -> io::Result<bool> {
         loop {
             if std::mem::take(&mut self.client.check_flags) {

@@ -1,8 +1,8 @@
 //! Which client of a handler is run next, and for how long: pure decisions.
 //!
-//! A client that fills its process with work costs the others at most one turn: whoever has used less goes first. A
-//! client that was idle is not owed all the time that it has not used, so that it cannot keep the others waiting
-//! later.
+//! A client that fills its process with work costs the others at most one turn: the client that has used less goes
+//! first. A client that was idle does not get back all the time that it has not used, so that it cannot keep the others
+//! waiting later.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -105,7 +105,7 @@ mod tests {
             self.queue.push(key, &mut self.used_us[key]);
         }
 
-        /// Gives one turn. Returns whose it was; the caller wakes the client again.
+        /// Gives one turn. Returns the client that had it; the caller wakes the client again.
         fn step(&mut self) -> usize {
             let key = self.queue.pop().expect("somebody is ready");
             self.used_us[key] += self.turn_us[key];

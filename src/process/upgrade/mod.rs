@@ -1,4 +1,5 @@
-//! Upgrade in place: what the running program hands over to the one that goes on in its place, and how that one finds it.
+//! Upgrade in place: what the running program hands over to the one that goes on in its place, and how that one finds
+//! it.
 //!
 //! ```text
 //! old supervisor ── opens the new program once ── forks ──▶ check: the new program maps the memory for reading,

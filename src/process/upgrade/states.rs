@@ -1,4 +1,4 @@
-//! The states of all matches, which a new program decodes and encodes before it is let in: a game whose state has
+//! The states of all matches, which a new program decodes and encodes before it takes over: a game whose state has
 //! another form, although its `STATE_VERSION` is the same, would otherwise lose every match.
 //!
 //! The process that is about to execute the new program copies each state under the lock of its room. (The supervisor

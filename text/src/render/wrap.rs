@@ -84,7 +84,8 @@ pub fn wrap_to(prefix: &str, text: &str, columns_max: usize) -> String {
 }
 
 /// Rows of which each is read from the left: one that begins with a letter of a script that is written from the right
-/// gets a mark in front. Otherwise a terminal could draw the row from the right, and what is said before who says it.
+/// gets a mark in front. Otherwise a terminal could draw the row from the right, and show a text before the name of the
+/// player that says it.
 fn read_from_the_left(rows: &str) -> String {
     let begins_from_the_right = |row: &str| {
         let first = row.chars().find(|character| character.is_alphabetic());

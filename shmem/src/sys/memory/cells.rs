@@ -138,7 +138,8 @@ fn first<const BYTES: usize>(source: &[u8]) -> [u8; BYTES] {
 ///
 /// [`Tx`](crate::transaction::Tx) and [`Attachment`](crate::transaction::Attachment) access it, after a check that the
 /// held lock guards its address. If that check were wrong, a reader could get bytes of two values: a wrong value, but
-/// never an invalid one, because the content is [`Plain`], and never a data race, because it is accessed by atomic words.
+/// never an invalid one, because the content is [`Plain`], and never a data race, because it is accessed by atomic
+/// words.
 #[repr(transparent)]
 pub struct Guarded<T>(UnsafeCell<T>);
 

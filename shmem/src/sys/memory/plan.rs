@@ -176,7 +176,7 @@ impl LayoutPlan {
     ///
     /// # Panics
     ///
-    /// If the end of the space is no number.
+    /// If the end of the space overflows a number.
     pub fn reserve<R: Shared>(&mut self, len: u32) -> Place<R> {
         let offset = self
             .bytes
@@ -196,7 +196,7 @@ impl LayoutPlan {
         place
     }
 
-    /// Includes a number in the hash that the records' contents depend on, though not their fields: the number of a
+    /// Includes in the hash a number on which the contents of records depend, but not their fields: the number of a
     /// state, for example, or a version.
     pub fn include(&mut self, name: &str, number: u64) {
         self.text.add(format_args!("{name} = {number}"));
@@ -251,8 +251,8 @@ impl<R> Copy for Region<R> {}
 impl<R: Shared> Region<R> {
     /// # Safety
     ///
-    /// At `start` lies what the place's plan has reserved it for, in a mapping that is never unmapped, and nothing there
-    /// is used as another type.
+    /// At `start` lies what the place's plan has reserved it for, in a mapping that is never unmapped, and nothing
+    /// there is used as another type.
     pub(super) unsafe fn new(start: NonNull<u8>, place: Place<R>) -> Self {
         Self {
             start: start.cast(),

@@ -37,11 +37,10 @@ pub enum ForkError {
     Identify(#[source] io::Error),
 }
 
-/// How often [`fork`] has made a new process of this one's line, up to this process: tells a process from its parent
-/// without a system call.
+/// Number of forks from the first process to this one: tells a process from its parent without a system call.
 static GENERATION: AtomicU32 = AtomicU32::new(0);
 
-/// A number that this process shares with none that it was forked from.
+/// A number that differs from those of all processes that this one descends from.
 #[inline]
 pub(crate) fn generation() -> u32 {
     GENERATION.load(Ordering::Relaxed)
@@ -84,13 +83,14 @@ pub struct NewProcess(());
 impl NewProcess {
     /// Closes all open files apart from standard input, output and error and those in `keep`.
     ///
-    /// Costs one system call per gap between the kept descriptors, and the closing itself. Closing a copy of the parent's
-    /// epoll does not change that epoll.
+    /// Costs one system call per gap between the kept descriptors, and the closing itself. Closing a copy of the
+    /// parent's epoll does not change that epoll.
     ///
     /// # Safety
     ///
-    /// The owners of the closed descriptors still lie in the process's memory, and their numbers may belong to other files
-    /// soon. So `keep` contains every descriptor that the process will use, and every one whose owner it will drop.
+    /// The owners of the closed descriptors still lie in the process's memory, and their numbers may belong to other
+    /// files soon. So `keep` contains every descriptor that the process will use, and every one whose owner it will
+    /// drop.
     ///
     /// # Errors
     ///

@@ -112,7 +112,7 @@ fn without_codes(line: &[u8]) -> Vec<u8> {
             _ => byte.is_ascii_alphanumeric(),
         })
     };
-    // The longer one first, whose beginning looks like the shorter one.
+    // The longer code first: its beginning looks like the shorter one.
     let lengths = [4, 3].map(|groups| groups * (GROUP + 1) - 1);
     let mut shown = Vec::with_capacity(line.len());
     let mut rest = line;
