@@ -60,7 +60,7 @@ pub const ROLES_MAX: usize = KEEPERS_MAX + 8;
 /// Console connections. One more takes the place of the one that was idle the longest.
 pub const CONSOLE_CONNECTIONS_MAX: usize = 16;
 
-/// Console connections beyond those that were told to make room and have not ended yet.
+/// Console connections beyond the maximum, while others that were told to end have not ended yet.
 pub const CONSOLES_LEAVING_MAX: usize = 8;
 
 /// Console slots of one keeper: one may have all consoles.
@@ -97,8 +97,8 @@ pub const UNIX_PATH_BYTES_MAX: usize = 107;
 /// Bytes of the file with the console's password.
 pub const PASSWORD_FILE_BYTES_MAX: u64 = 512;
 
-/// Time that a guess at the console's password takes, whether it is right or wrong. With as many consoles as there can
-/// be, so many guesses a second are possible.
+/// Time that a guess at the console's password takes, whether it is right or wrong. So there are at most as many
+/// guesses per second as consoles.
 pub const PASSWORD_GUESS_MS: u64 = 1000;
 
 /// Wrong guesses on one connection.

@@ -241,11 +241,12 @@ fn frames_are_handled_once_and_events_delivered_once(killer: &mut Killer) {
 /// Players of a round, each with a worker.
 const PLAYERS: u32 = 4;
 const _: () = assert!(PLAYERS as usize == WORKERS);
-/// Frames of each client in a round: what they lead to fits everybody's output ring, for nothing is sent meanwhile.
+/// Frames of each client in a round: what they lead to fits the output ring of every player, for nothing is sent
+/// meanwhile.
 const FRAMES: usize = 250;
 
 /// Some players are in one room, and each has sent all its frames. Their handlers are killed again and again while they
-/// handle them; and at the end everybody has every frame's event, once, and those of each player in order.
+/// handle them; and at the end every player has every frame's event, once, and those of each player in order.
 fn play_a_round(killer: &mut Killer, world: World) {
     let mut actors: Vec<Actor> = (0..PLAYERS)
         .map(|slot| Actor::connect_as(world, slot, &format!("player {slot}")))

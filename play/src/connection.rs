@@ -1,6 +1,6 @@
 //! The connection to the server: a [`ClientSession`] over one non-blocking socket at a time.
 //!
-//! Whoever drives it polls the [socket](Connection::socket) until the [deadline](Connection::deadline), calls
+//! The caller polls the [socket](Connection::socket) until the [deadline](Connection::deadline), calls
 //! [`Connection::step`], and is told by [`ConnectionEvent`]s what came of it. A lost connection is made again with
 //! growing pauses until the server says that the session is gone, or until the seat's grace must be over.
 

@@ -286,7 +286,7 @@ fn changed_settings(session: &mut Session<'_>, changes: Vec<Setting>) -> Result<
     Ok(settings)
 }
 
-/// The seat of whoever has this name, and the name as it is written.
+/// The seat of the member that has this name, and the name as it is written.
 fn seat_of(session: &mut Session<'_>, player: &str) -> Result<(u8, String), Rejection> {
     let seats = text_requests::current_snapshot(session)?.seats;
     let names = (0..)

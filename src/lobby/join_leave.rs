@@ -241,7 +241,7 @@ fn admit_with(
 }
 
 /// Takes a seat in a room, or with `watch` joins as a spectator, unless `admit` refuses. Its last argument says whether
-/// a seat is reserved for the player. The room's lock is waited for as long as it takes, or for a limited time.
+/// a seat is reserved for the player. Waits for the room's lock without limit, or for at most `patience`.
 pub(crate) fn join(
     session: &mut Session<'_>,
     request: u32,

@@ -98,7 +98,7 @@ impl CrashHistory {
 }
 
 impl Crash {
-    /// Whether the process died or hung by its own doing.
+    /// Whether the cause lies in the process itself: not in a kill from outside.
     pub(crate) fn is_self_inflicted(self) -> bool {
         !self.was_killed() || self.watchdog_kill.is_some_and(|kill| kill.is_self_inflicted)
     }

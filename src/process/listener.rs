@@ -277,7 +277,7 @@ impl Listener {
             ),
             Kind::Console => {
                 if open >= CONSOLE_CONNECTIONS_MAX as u64 {
-                    // Of those on their way it is not known yet which will be idle.
+                    // Of the connections on their way to a keeper it is not known yet which will be idle.
                     if header.keepers.iter().any(|keeper| keeper.in_flight(kind) > 0) {
                         return Admitted::NotYet(socket);
                     }

@@ -166,7 +166,7 @@ impl<'s> Session<'s> {
             },
         );
         session.take_over();
-        // A predecessor may have died before it did.
+        // Done again, because a predecessor may have died before it did this.
         session.wipe_handshake();
         session.wipe_handshake_reply();
         let plausible = if session.byte_counts_are_plausible() {

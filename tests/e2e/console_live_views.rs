@@ -1,5 +1,5 @@
-//! Promise: an operator sees a room's events and a player's frames as they happen, whatever is killed
-//! meanwhile, and delays nobody.
+//! Promise: an operator sees a room's events and a player's frames as they happen, whatever is killed meanwhile, and
+//! delays no player.
 
 use std::time::Duration;
 

@@ -1,5 +1,5 @@
-//! Promise: a log record is one line that names the role and pid of its writer, no client's input can forge
-//! one, and an unread log delays nobody.
+//! Promise: a log record is one line that names the role and pid of its writer, no client's input can forge one, and an
+//! unread log delays no player.
 
 use std::io::{PipeReader, Read, pipe};
 use std::net::Shutdown;

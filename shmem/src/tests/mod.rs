@@ -88,7 +88,7 @@ fn bench() -> (&'static Mapping, &'static Memory, Attachment) {
     (mapping, memory, attachment)
 }
 
-/// The memory as the death of whoever holds a lock would leave it.
+/// The memory as the death of a lock's holder would leave it.
 fn after_death(original: &Mapping) -> (&'static Mapping, &'static Memory, Attachment) {
     let (mapping, memory) = zeroed();
     // SAFETY: of equal plans, and only this test uses them.

@@ -15,7 +15,7 @@ enum Step {
     WriteInVain(usize),
     /// The reader takes up to this many.
     Take(usize),
-    /// Whoever finds the ring empty moves its base.
+    /// The process that finds the ring empty moves its base.
     Rebase,
 }
 

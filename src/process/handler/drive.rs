@@ -219,7 +219,7 @@ impl Driver<'_> {
             let hang_reports = &self.state.context.memory.header.hang_reports;
             hang_reports.report(Subject::Connection { index });
         }
-        // Again, because a predecessor may have died before it did.
+        // Done again, because a predecessor may have died before it did this.
         let keeper = self.state.context.memory.raise_attention(holder);
         self.state.ring_keeper(Some(keeper));
         // Its keeper may be the process that makes no progress.

@@ -14,7 +14,7 @@ const WILL: u8 = 251;
 const TIMING_MARK: u8 = 6;
 const ARE_YOU_THERE: u8 = 246;
 
-/// What came of the input so far, as somebody outside would notice it.
+/// What came of the input so far, as a client would notice it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Seen {
     Line(Vec<u8>),
@@ -207,7 +207,7 @@ proptest! {
     // The long lines are looked at again with every byte that arrives.
     #![proptest_config(ProptestConfig::with_cases(64))]
 
-    /// However the bytes are cut into packets, and whoever handles which, it comes to the same.
+    /// However the bytes are cut into packets, and whichever process handles each, the result is the same.
     #[test]
     fn any_split_of_the_input_gives_the_same_as_the_whole(
         bytes in hostile(),
