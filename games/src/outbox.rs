@@ -321,7 +321,7 @@ mod tests {
     }
 
     #[test]
-    fn each_audience_includes_whom_it_names() {
+    fn each_audience_includes_the_viewers_that_it_names() {
         let mut out = Outbox::new();
         out.to_all(&0);
         out.to_seat(1, &1);

@@ -188,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn who_comes_too_soon_is_told_how_long_to_wait() {
+    fn a_charge_that_comes_too_soon_tells_how_long_to_wait() {
         let rate = Rate::per_minute(30, 2);
         let mut paid = 0;
         assert_eq!(granted_at_once(rate, &mut paid, 0), 2);
@@ -206,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn who_keeps_half_leaves_the_other_half_to_others() {
+    fn a_rate_that_keeps_half_leaves_the_other_half_to_others() {
         let rate = Rate::per_second(1, 10);
         let mut paid = 0;
         assert_eq!(granted_at_once(rate.keeping_half(), &mut paid, 0), 5);

@@ -29,7 +29,7 @@ use many::{
     a_client_that_killed_a_shared_handler_stays_isolated_under_the_next_keeper,
     a_client_that_kills_a_shared_handler_is_soon_isolated_and_the_others_continue,
 };
-use shown::a_match_that_cannot_be_shown_goes_on_without_pictures_and_nobody_loses_a_connection;
+use shown::a_match_that_cannot_be_shown_goes_on_without_pictures_and_no_player_loses_a_connection;
 
 /// Runs this program as a server.
 fn start() -> Server {
@@ -164,7 +164,7 @@ fn an_action_that_panics_is_rejected_and_room_and_process_survive() {
     }
 }
 
-fn an_action_that_sleeps_is_logged_even_if_nobody_waits_for_it() {
+fn an_action_that_sleeps_is_logged_even_if_no_player_waits_for_it() {
     let server = start();
     let mut ann = server.client("Ann");
     ann.create_room(NewRoom::new("fragile", "alone"))
@@ -495,7 +495,7 @@ fn main() -> ExitCode {
         an_action_that_panics_is_rejected_and_room_and_process_survive,
         a_program_has_its_authors_name_and_version,
         a_server_without_games_says_so,
-        an_action_that_sleeps_is_logged_even_if_nobody_waits_for_it,
+        an_action_that_sleeps_is_logged_even_if_no_player_waits_for_it,
         a_game_whose_constructor_fails_leaves_no_room_behind,
         a_game_whose_view_fails_keeps_its_players_in_the_room,
         a_game_whose_leave_fails_is_over_and_releases_the_player,
@@ -507,7 +507,7 @@ fn main() -> ExitCode {
         a_client_that_kills_a_shared_handler_is_soon_isolated_and_the_others_continue,
         a_client_that_killed_a_shared_handler_stays_isolated_under_the_next_keeper,
         a_program_that_cannot_read_a_running_match_is_refused_with_game_and_room,
-        a_match_that_cannot_be_shown_goes_on_without_pictures_and_nobody_loses_a_connection,
+        a_match_that_cannot_be_shown_goes_on_without_pictures_and_no_player_loses_a_connection,
     ];
     ExitCode::SUCCESS
 }

@@ -85,7 +85,7 @@ fn expect_room_blamed(fault: (Shows, Way)) {
     expect_logged(&server, &["keeper", &what]);
 }
 
-pub(crate) fn a_match_that_cannot_be_shown_goes_on_without_pictures_and_nobody_loses_a_connection() {
+pub(crate) fn a_match_that_cannot_be_shown_goes_on_without_pictures_and_no_player_loses_a_connection() {
     for shows in [Shows::View, Shows::Draw, Shows::Describe] {
         for way in [Way::Loops, Way::Aborts] {
             expect_room_blamed((shows, way));

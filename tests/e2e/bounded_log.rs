@@ -13,7 +13,7 @@ use forkade_protocol::client::NewRoom;
 use forkade_protocol::{RoomSettings, ServerMessage};
 
 #[test]
-fn what_strangers_make_the_log_say_is_bounded_and_what_is_left_out_is_counted() {
+fn what_clients_make_the_log_say_is_bounded_and_what_is_left_out_is_counted() {
     let server = Server::start(&["--clients-per-handler", "16"]);
     let begun = Instant::now();
     let count = 400;

@@ -66,7 +66,7 @@ fn watchers(server: &Server, room: RoomId, count: usize) -> Vec<Client> {
 }
 
 #[test]
-fn who_comes_and_goes_is_charged_for_every_member_that_is_told() {
+fn a_player_that_comes_and_goes_is_charged_for_every_member_that_is_told() {
     let server = Server::start(&ROOM);
     let (_ann, [], room) = room_of(&server, "relay", public(), []);
     let mut watchers = watchers(&server, room, 4);
@@ -96,7 +96,7 @@ fn who_comes_and_goes_is_charged_for_every_member_that_is_told() {
 }
 
 #[test]
-fn those_with_a_seat_go_before_those_who_watch_or_want_to_come_in() {
+fn players_with_a_seat_go_before_spectators_and_newcomers() {
     let server = Server::start(&ROOM);
     let (mut ann, [], room) = room_of(&server, "relay", public(), []);
     let mut watchers = watchers(&server, room, 1);

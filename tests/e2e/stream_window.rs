@@ -250,7 +250,7 @@ fn a_confirm_behind_many_moves_is_heard() {
 }
 
 #[test]
-fn who_reads_promptly_loses_nothing_when_a_seat_sends_half_a_mebibyte_at_once() {
+fn a_prompt_reader_loses_nothing_when_a_seat_sends_half_a_mebibyte_at_once() {
     const MOVES: u32 = 512;
     const READERS: usize = 6;
     let server = Server::start(&[]);

@@ -139,7 +139,7 @@ fn what_is_typed_behind_the_word_is_done_in_the_session() {
 }
 
 #[test]
-fn who_guesses_words_is_sent_out() {
+fn a_client_that_guesses_words_is_disconnected() {
     let server = Server::start(&[]);
     let (_ann, _) = player(&server, "Ann");
     let mut eve = guest(&server);

@@ -52,7 +52,7 @@ fn answers_so_far(client: &mut RawClient) -> usize {
 }
 
 #[test]
-fn a_neighbour_is_answered_before_a_thousand_searches_of_another_client() {
+fn a_client_is_answered_before_a_thousand_searches_of_another_client() {
     let server = Server::start(&ONE_HANDLER);
     let _hosts = hosts(&server, 200);
     let mut neighbour = server.client("Neighbour");

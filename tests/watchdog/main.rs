@@ -152,7 +152,7 @@ fn a_process_that_sleeps_under_a_rooms_lock_is_killed_and_its_player_is_taken_ov
     stuck_under_a_rooms_lock(How::Asleep, 1);
 }
 
-fn nobody_waits_for_a_room_whose_game_hangs() {
+fn no_client_waits_for_a_room_whose_game_hangs() {
     let mut server = start();
     let (mut ann, mut cyd, mut dan) = (server.client("Ann"), server.client("Cyd"), server.client("Dan"));
     let hung = ann
@@ -377,7 +377,7 @@ fn main() -> ExitCode {
         named!(a_process_that_is_stopped_under_a_rooms_lock_is_killed_and_its_player_is_taken_over),
         named!(an_endless_loop_under_a_rooms_lock_is_killed_and_its_player_is_taken_over),
         named!(a_process_that_sleeps_under_a_rooms_lock_is_killed_and_its_player_is_taken_over),
-        named!(nobody_waits_for_a_room_whose_game_hangs),
+        named!(no_client_waits_for_a_room_whose_game_hangs),
         named!(a_frame_in_which_all_get_stuck_is_refused_and_costs_one_connection_and_no_other),
         named!(a_handler_that_is_stopped_is_killed_and_its_player_is_taken_over),
         named!(a_handler_that_loops_is_killed_also_when_nobody_waits_for_it),
