@@ -112,7 +112,7 @@ pub const PASSWORD_IDLE_TIMEOUT_MS: u64 = 30_000;
 pub const LOG_RECORDS_PER_KIND_AND_SECOND_MAX: u64 = 50;
 
 /// Kinds of log records that are counted apart; some share a count.
-pub const LOG_KINDS_MAX: usize = 256;
+pub const LOG_KINDS_MAX: usize = 8192;
 
 /// Places of panics whose backtraces are counted apart.
 pub const PANIC_PLACES_MAX: usize = 64;
@@ -203,6 +203,10 @@ pub const GUESSES_BURST: u64 = 20;
 /// Wrong passcodes, and as many wrong invite codes, that a room judges per minute, unless configured. Half of all
 /// passcodes of six digits take 58 days, however many connections guess.
 pub const GUESSES_PER_MINUTE_DEFAULT: u32 = 6;
+
+/// Time after a rejected request for which its player leaves half of a room's guesses to others. It is long enough that
+/// one session cannot use up a room's guesses by failing slowly.
+pub const FAILURE_REMEMBERED_MS: u64 = 600_000;
 
 /// Departed players whose accounts are remembered. Beyond them the account that is settled earliest is forgotten.
 pub const REMEMBERED_ACCOUNTS_MAX: usize = 1024;
@@ -506,11 +510,13 @@ pub const INVITED_BYTES_MAX: usize = FRAME_HEADER_BYTES
     + (1 + INVITE_CODE_BYTES + 3);
 const REMOVED_BYTES: usize = TAG + U64 + (1 + REMOVAL_TEXT_BYTES);
 const GAME_INFO_BYTES: usize = 1 + GAME_NAME_BYTES_MAX + 1 + 1 + 3;
+/// `Greeted`, which is `Welcome` with the budgets and an offset.
 const WELCOME_BYTES: usize =
-    (TAG + 3 + 16 + U64 + 1 + PLAYER_NAME_BYTES_MAX + 6 * U32) + (1 + GAMES_MAX * GAME_INFO_BYTES);
+    (TAG + 3 + 16 + U64 + 1 + PLAYER_NAME_BYTES_MAX + 13 * U32 + U64) + (1 + GAMES_MAX * GAME_INFO_BYTES);
 const CHAT_LINE_BYTES: usize =
     TAG + (TAG + 1 + PLAYER_NAME_BYTES_MAX) + (1 + PLAYER_NAME_BYTES_MAX) + LENGTH + CHAT_BYTES_MAX;
-const HELLO_BYTES: usize = TAG + (1 + PLAYER_NAME_BYTES_MAX) + (1 + CLIENT_NAME_BYTES_MAX);
+/// `Greet`, which is `Hello` with a number and a flag.
+const HELLO_BYTES: usize = TAG + (1 + PLAYER_NAME_BYTES_MAX) + (1 + CLIENT_NAME_BYTES_MAX) + U64 + 1;
 
 /// Every message at its longest fits its frame, and every frame fits the ring or record that it waits in.
 const _: () = {

@@ -163,7 +163,7 @@ impl Attachment {
     /// the one that made the attachment, or this thread has a transaction open through another one.
     pub fn begin<R: Record>(&mut self, record: &'static R) -> Tx<'_, R> {
         let record_range = record.guarded_addresses();
-        let offset = self.note_lock(&record_range);
+        let offset = self.note_lock(&record_range, record.lock());
         let hang_reports = self.hang_reports;
         let guard = record.lock().acquire(self.me, self.mapping, || {
             hang_reports.report(Subject::Lock { offset });
@@ -179,7 +179,7 @@ impl Attachment {
     /// Like [`begin`](Self::begin).
     pub fn try_begin<R: Record>(&mut self, record: &'static R, patience: Duration) -> Option<Tx<'_, R>> {
         let record_range = record.guarded_addresses();
-        self.note_lock(&record_range);
+        self.note_lock(&record_range, record.lock());
         let Some(guard) = record.lock().try_acquire(self.me, self.mapping, patience) else {
             // Nothing is open: a successor must not wait for this lock.
             for (_, noted) in &self.owned {
@@ -191,13 +191,15 @@ impl Attachment {
     }
 
     /// Notes the lock of the record at these addresses in the owned records. Returns its offset.
-    fn note_lock(&self, record_range: &Range<usize>) -> u64 {
+    fn note_lock(&self, record_range: &Range<usize>, lock: &Lock) -> u64 {
         assert_eq!(
             self.generation,
             generation(),
             "the attachment of a process's parent"
         );
         let offset = self.mapping.offset_of(record_range.start) as u64;
+        // A journal of another mapping must not be rolled back into this one.
+        self.mapping.offset_of(std::ptr::from_ref(lock).addr());
         for (_, noted) in &self.owned {
             noted.store(offset, Ordering::Relaxed);
         }

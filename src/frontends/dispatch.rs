@@ -300,6 +300,8 @@ fn must_wait(session: &mut Session<'_>, message: &ClientMessage) -> bool {
             }
     );
     if delivery::is_blocked_on_output(session) || delivery::lacks_space_for_reply(session) {
+        // The wait for readers, if one follows, begins later.
+        session.waits_since_ms = None;
         return true;
     }
     let waits = fills_the_log && delivery::must_wait_for_readers(session);

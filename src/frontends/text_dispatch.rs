@@ -25,7 +25,10 @@ pub(crate) fn handle_next(session: &mut Session<'_>) -> FrameOutcome {
         return FrameOutcome::Wait;
     }
     let done = match session.next_typed() {
-        Token::Incomplete => return FrameOutcome::Wait,
+        Token::Incomplete => {
+            session.waits_since_ms = None;
+            return FrameOutcome::Wait;
+        }
         Token::TelnetReply {
             replies,
             up_to,
@@ -38,7 +41,13 @@ pub(crate) fn handle_next(session: &mut Session<'_>) -> FrameOutcome {
         Token::Line { .. } if session.frame_is_blocked() => {
             session.say(&render::refusal(crate::frontends::dispatch::REFUSED))
         }
+        // Most lines in a match are moves or chat.
+        Token::Line { .. } if delivery::must_wait_for_readers(session) => {
+            session.end_frame();
+            return FrameOutcome::Wait;
+        }
         Token::Line { line, .. } => {
+            session.waits_since_ms = None;
             let secret = has_secret(&line).then(|| session.frame_place()).flatten();
             let outcome = execute_line(session, &line).unwrap_or_else(|rejection| {
                 reject(session, REQUEST, rejection);

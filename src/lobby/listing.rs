@@ -203,11 +203,12 @@ fn is_joinable(room: &PublishedNumbers, games: &Games) -> bool {
     !room.has_passcode && room.has_free_seat && !has_begun
 }
 
-/// Whether a join was refused because the room has changed since it was listed.
+/// Whether a join was refused because the room has changed since it was listed, or because of what others do in it.
 fn is_lost_race(code: RejectCode) -> bool {
     matches!(
         code,
-        RejectCode::RoomFull
+        RejectCode::TooFast
+            | RejectCode::RoomFull
             | RejectCode::RoomNotFound
             | RejectCode::AlreadyStarted
             | RejectCode::WrongPasscode

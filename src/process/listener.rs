@@ -24,7 +24,7 @@ use crate::limits::{
 use crate::process::admission::{Admission, Load, Refusal, decide};
 use crate::process::ipc::KeeperMessage;
 use crate::process::process_table::{Context, LivenessHandle, RoleStart};
-use crate::state::connections::{Claim, ConnectionRecord, Kind, OperatorFlag};
+use crate::state::connections::{Claim, ConnectionRecord, Kind, OperatorFlag, Peer};
 use crate::state::header::KeeperSlot;
 use forkade_text::render;
 use shmem::sys::clock::now_ms;
@@ -357,8 +357,8 @@ impl Listener {
     }
 
     /// Tells the console connection that was idle the longest to end, unless enough of the `open` ones are about to
-    /// end. Connections that have entered no command yet go first, so that a client cannot drive an operator out by
-    /// connecting alone.
+    /// end. Connections that have not given the password go first, then those that have entered no command yet; those
+    /// on the unix socket go last. So a client cannot drive an operator out by connecting alone.
     fn make_room_for_operator(&self, open: u64) {
         let is_held =
             |record: &&ConnectionRecord| record.kind() == Kind::Console && record.claimed() == Claim::Held;
@@ -372,9 +372,14 @@ impl Listener {
         if open.saturating_sub(leaving.len() as u64) < CONSOLE_CONNECTIONS_MAX as u64 {
             return;
         }
+        let asks_for_password = self.context.config.console_password_file.is_some();
         let idle_longest = staying.into_iter().min_by_key(|record| {
-            let is_operator = record.has_operator_flag(OperatorFlag::Commands);
-            (is_operator, record.last_frame_at_ms.load(Ordering::Relaxed))
+            // Only the server's own user can connect to the unix socket.
+            let is_own_user = matches!(record.peer(), Peer::Process { .. });
+            let is_admitted = !asks_for_password || record.has_operator_flag(OperatorFlag::Password);
+            let has_commanded = record.has_operator_flag(OperatorFlag::Commands);
+            let last_at_ms = record.last_frame_at_ms.load(Ordering::Relaxed);
+            (is_own_user, is_admitted, has_commanded, last_at_ms)
         });
         let Some(record) = idle_longest else { return };
         record.set_operator_flag(OperatorFlag::MakesRoom, true);

@@ -39,8 +39,11 @@ impl Session<'_> {
         let mut buffer = [0; CLOSE_MESSAGE_BYTES_MAX];
         let message = match self.is_text() {
             true => close_line(reason, &mut buffer),
-            // Half a line was typed, and no Enter.
-            false if matches!(preamble::classify(&self.handshake()), PreambleResult::Text(_)) => {
+            // Half a line was typed, and no Enter; or a resume word, and the session was not reached.
+            false
+                if self.player.is_none()
+                    && matches!(preamble::classify(&self.handshake()), PreambleResult::Text(_)) =>
+            {
                 close_line(reason, &mut buffer)
             }
             false if self.byte_counts.received == 0 => close_frame(&for_unknown_client(reason), &mut buffer),

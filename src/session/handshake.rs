@@ -288,6 +288,7 @@ impl Session<'_> {
         memory.header.resumes_total.fetch_add(1, Ordering::Relaxed);
         record.last_frame_at_ms.store(now_ms(), Ordering::Relaxed);
         self.player = Some((player, player_record));
+        self.wipe_handshake();
         Resume::Done
     }
 

@@ -26,7 +26,7 @@ pub mod transport;
 
 use std::sync::atomic::Ordering;
 
-use crate::limits::HANDSHAKE_BYTES_MAX;
+use crate::limits::{HANDSHAKE_BYTES_MAX, HANDSHAKE_REPLY_BYTES_MAX};
 use crate::session::rate::RateCharge;
 use crate::session::transport::ByteCounts;
 use crate::state::budget::{TooSoon, now_us};
@@ -360,9 +360,11 @@ impl<'s> Session<'s> {
         bytes
     }
 
-    /// Removes the handshake's bytes, among them a token, from shared memory, once no process needs them any more.
+    /// Removes the handshake's bytes, among them a token, from shared memory, once no process needs them any more: a
+    /// connection that waits for its session may still be refused in its client's language, or read what was typed
+    /// behind a resume word.
     pub(crate) fn wipe_handshake(&self) {
-        if self.phase() != Phase::HANDSHAKE {
+        if !matches!(self.phase(), Phase::HANDSHAKE | Phase::RESUMING) {
             self.record.handshake.copy_in(0, &[0; HANDSHAKE_BYTES_MAX]);
         }
     }
@@ -371,8 +373,10 @@ impl<'s> Session<'s> {
     pub(crate) fn wipe_handshake_reply(&self) {
         let reply_bytes = self.state.attachment.read_own(&self.record.handshake_reply_bytes);
         if reply_bytes > 0 && self.byte_counts.sent >= u64::from(reply_bytes) {
-            let reply = vec![0; reply_bytes as usize];
-            self.record.handshake_reply.copy_in(0, &reply);
+            // (After a resume word, all that was sent on the connection counts as the reply.)
+            self.record
+                .handshake_reply
+                .copy_in(0, &[0; HANDSHAKE_REPLY_BYTES_MAX]);
         }
     }
 

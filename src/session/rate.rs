@@ -13,7 +13,7 @@ use std::sync::atomic::Ordering;
 
 use forkade_protocol::{ChatScope, ClientMessage, RejectCode};
 
-use crate::limits::{ROOMS_EXAMINED_BURST, ROOMS_EXAMINED_PER_SECOND};
+use crate::limits::{FAILURE_REMEMBERED_MS, ROOMS_EXAMINED_BURST, ROOMS_EXAMINED_PER_SECOND};
 use crate::session::Session;
 use crate::session::rejection::Rejection;
 use crate::state::budget::{Rate, TooSoon, now_us};
@@ -68,9 +68,10 @@ impl Session<'_> {
         }
     }
 
-    /// Whether the player has no rejected request that still counts.
+    /// Whether none of the player's requests was rejected within [`FAILURE_REMEMBERED_MS`].
     pub(crate) fn has_not_failed(&self) -> bool {
-        self.paid_until_us(Account::Failures) <= now_us()
+        let paid_until_us = self.paid_until_us(Account::Failures);
+        paid_until_us == 0 || paid_until_us.saturating_add(FAILURE_REMEMBERED_MS * 1000) <= now_us()
     }
 
     /// The charge for a list or search that examines so many rooms, if the player's account allows it now. It counts

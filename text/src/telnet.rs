@@ -129,7 +129,7 @@ impl Parser {
                 Some(Event::SubnegotiationEnd)
             }
             // Its end is missing. Otherwise the rest of what the client sends would be lost in it.
-            COMMAND_IN_SUBNEGOTIATION => self.command(byte),
+            COMMAND_IN_SUBNEGOTIATION => self.command(byte).or(Some(Event::SubnegotiationEnd)),
             _ if byte == IAC => {
                 state.mode = IN_COMMAND;
                 None
@@ -148,7 +148,7 @@ impl Parser {
         state.subnegotiation_bytes += 1;
         if state.subnegotiation_bytes > SUBNEGOTIATION_BYTES_MAX {
             state.mode = TEXT;
-            return self.text(byte);
+            return self.text(byte).or(Some(Event::SubnegotiationEnd));
         }
         state.mode = IN_SUBNEGOTIATION;
         Some(Event::SubnegotiationByte(byte))

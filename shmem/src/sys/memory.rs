@@ -14,13 +14,14 @@ mod plan;
 use std::io;
 #[cfg(any(test, feature = "testing"))]
 use std::ops::Range;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, fcntl_get_seals, fstat, ftruncate, memfd_create};
 use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap, munmap};
 
+use crate::sys::exec;
 use crate::sys::memory::cells::Words;
 use crate::sys::memory::plan::Reserved;
 
@@ -237,9 +238,26 @@ impl Mapping {
     }
 }
 
-impl AsFd for Mapping {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.descriptor.as_fd()
+/// The memory's descriptor is not lent: whoever has it could write any bytes over the records.
+impl Mapping {
+    /// The number of the memory's descriptor.
+    pub fn descriptor_number(&self) -> RawFd {
+        self.descriptor.as_raw_fd()
+    }
+
+    /// Keeps the memory's descriptor [open](crate::sys::exec::keep_open) over execve(2).
+    ///
+    /// # Errors
+    ///
+    /// Those of fcntl(2).
+    pub fn keep_open(&self) -> io::Result<RawFd> {
+        exec::keep_open(self.descriptor.as_fd())
+    }
+
+    /// A further descriptor of the memory, as another program gets it.
+    #[cfg(test)]
+    pub(crate) fn descriptor_for_another_program(&self) -> OwnedFd {
+        self.descriptor.try_clone().expect("a descriptor")
     }
 }
 

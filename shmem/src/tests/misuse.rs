@@ -1,7 +1,6 @@
 //! What safe code cannot do with shared memory, because it is refused at run time. What does not compile is in
 //! `src/misuse.rs`.
 
-use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use zerocopy::{FromBytes, Immutable, IntoBytes};
@@ -80,7 +79,7 @@ fn a_program_with_two_swapped_fields_of_equal_size_cannot_open_the_memory() {
     assert_eq!(one.bytes(), other.bytes(), "only the hash tells them apart");
     for (one, other) in [(&one, &other), (&of_plain[0], &of_plain[1])] {
         let mapping = Mapping::create("misuse", one).expect("a page");
-        let copy = || mapping.as_fd().try_clone_to_owned().expect("a descriptor");
+        let copy = || mapping.descriptor_for_another_program();
         assert!(Mapping::open(copy(), one).is_ok());
         assert!(Mapping::open(copy(), other).is_err());
         let read_only = ReadOnlyMapping::open(copy()).expect("it can be read");

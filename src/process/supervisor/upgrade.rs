@@ -197,7 +197,7 @@ impl Supervisor {
         // The new program gets no descriptor by which it could write to the memory.
         let memory = format!(
             "/proc/self/fd/{}",
-            self.context.memory.mapping.as_fd().as_raw_fd()
+            self.context.memory.mapping.descriptor_number()
         );
         let memory = open(memory.as_ref()).map_err(system("cannot open the memory for reading"))?;
         let (report, answer) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK)
@@ -319,12 +319,12 @@ impl Supervisor {
             reply.version,
             path.display()
         );
-        let memory = self.context.memory.mapping.as_fd();
+        let memory = self.context.memory.mapping;
         let ipc = self.context.ipc;
         let attempt = || -> Result<io::Error, HandoverError> {
             let failed = HandoverError::at("cannot leave the descriptors open");
-            let mut handover = self.handover(memory.as_raw_fd());
-            let left_open = exec::keep_open(memory).and_then(|_| ipc.keep_open());
+            let mut handover = self.handover(memory.descriptor_number());
+            let left_open = memory.keep_open().and_then(|_| ipc.keep_open());
             handover.ipc = Some(left_open.map_err(&failed)?);
             handover.settings = reply.settings;
             let file = handover.write()?;

@@ -5,6 +5,7 @@
 //! takes no lock, and the new program gets no descriptor by which it could.) What changes afterwards has the same form.
 
 use std::io::{self, Read, Write};
+use std::time::Duration;
 
 use crate::state::handle::StateHandle;
 use crate::state::layout::{Memory, RoomRef};
@@ -14,12 +15,15 @@ use forkade_games::limits::GAME_STATE_BYTES_MAX;
 use forkade_protocol::RoomId;
 use forkade_text::render::room_number;
 
+/// Time for each room's lock: a game that is stuck holds it, and the operator is told so.
+const STATE_WAIT: Duration = Duration::from_secs(1);
+
 /// Writes the state of each room that has one: the game's index, the room's number and the state's length, each a
 /// `u32`, and the state.
 ///
 /// # Errors
 ///
-/// Those of `file`.
+/// Those of `file`, or a room's lock was held all the time.
 pub(crate) fn write(memory: &'static Memory, games: &'static Games, file: &mut impl Write) -> io::Result<()> {
     let mut state = StateHandle::attach(memory, games);
     for index in 0..state.rooms_touched() {
@@ -28,7 +32,14 @@ pub(crate) fn write(memory: &'static Memory, games: &'static Games, file: &mut i
         if record.open_generation().is_none() {
             continue;
         }
-        let tx = state.attachment.begin(record);
+        let Some(tx) = state.attachment.try_begin(record, STATE_WAIT) else {
+            let number = room_number(RoomId(
+                RoomRef::new(index, record.open_generation().unwrap_or(0)).to_id(),
+            ));
+            return Err(io::Error::other(format!(
+                "the game of room {number} is busy; try again"
+            )));
+        };
         let is_open = tx.get(&record.life) == RoomLife::OPEN.raw();
         if !is_open || tx.get(&record.match_seats) == 0 {
             continue;

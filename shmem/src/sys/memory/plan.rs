@@ -178,6 +178,8 @@ impl LayoutPlan {
     ///
     /// If the end of the space overflows a number.
     pub fn reserve<R: Shared>(&mut self, len: u32) -> Place<R> {
+        // A mapping begins at a page, and the smallest page of any machine has so many bytes.
+        const { assert!(align_of::<R>() <= 4096, "more than a page's alignment") };
         let offset = self
             .bytes
             .next_multiple_of(rustix::param::page_size().max(align_of::<R>()));
