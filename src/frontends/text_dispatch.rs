@@ -55,7 +55,7 @@ pub(crate) fn handle_next(session: &mut Session<'_>) -> FrameOutcome {
                 FrameOutcome::Handled
             });
             if let Some(place) = secret {
-                session.overwrite_frame(place, mask_arguments);
+                session.overwrite_frame(place, mask_secret);
             }
             return outcome;
         }
@@ -79,10 +79,17 @@ fn has_secret(line: &[u8]) -> bool {
     }
 }
 
-/// Masks what was typed behind the first word.
-fn mask_arguments(typed: &mut [u8]) {
-    let arguments = typed.iter().position(|byte| *byte == b' ').unwrap_or(0);
-    for byte in &mut typed[arguments..] {
+/// Masks what was typed behind `passcode=`, or, without that, behind the first word.
+fn mask_secret(typed: &mut [u8]) {
+    const SETTING: &[u8] = b" passcode=";
+    let setting = typed
+        .windows(SETTING.len())
+        .position(|window| window.eq_ignore_ascii_case(SETTING));
+    let secret = match setting {
+        Some(start) => start + SETTING.len(),
+        None => typed.iter().position(|byte| *byte == b' ').unwrap_or(0),
+    };
+    for byte in &mut typed[secret..] {
         if !matches!(byte, b' ' | b'\r' | b'\n' | 0) {
             *byte = MASK;
         }

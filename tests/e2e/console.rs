@@ -298,9 +298,9 @@ fn endless_lines_and_binary_are_refused_and_the_next_command_is_answered() {
     operator.send(&[garbage, b"\nstat\x1b[Aus\n".to_vec()].concat());
     assert!(operator.reply()[0].starts_with("ERR not a command"));
     assert!(operator.reply()[0].starts_with("ERR not a command"));
-    // An endless sub-negotiation takes nothing but time.
+    // Within its bound, nothing in a sub-negotiation is a line. (One without an end is in `telnet`.)
     operator.send(&[255, 250, 1]);
-    operator.send(&vec![b'\n'; 5_000_000]);
+    operator.send(&[b'\n'; 1000]);
     operator.send(&[255, 240]);
     operator.ask_json("status");
 }

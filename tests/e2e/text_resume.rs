@@ -190,3 +190,21 @@ fn a_player_comes_back_while_all_handlers_are_killed() {
     ann.type_line("4");
     bob.read_until("Ann puts X on 4.\r\n");
 }
+
+/// All that the connection was sent before the word counts as the reply to its handshake: more than a reply has.
+#[test]
+fn a_connection_that_came_back_late_is_taken_over_like_any_other() {
+    let server = Server::start(&[]);
+    let (ann, _bob, word) = match_of_two(&server);
+    lose(ann);
+    let mut ann = guest(&server);
+    for _ in 0..3 {
+        ann.ask("help");
+    }
+    ann.type_line(&format!("resume {word}"));
+    ann.read_until("Welcome back, Ann.");
+    ann.read_until("It is your move.\r\n> ");
+    Handlers::of(&server).signal_all(Signal::SIGKILL);
+    ann.type_line("whoami");
+    ann.read_until("You are Ann.");
+}
