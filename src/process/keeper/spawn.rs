@@ -313,11 +313,10 @@ impl Keeper {
         };
         let decision = held.crash_history.enter(now_ms(), crash);
         let crashes = held.crash_history.in_same_frame();
-        if decision == RestartDecision::Replace {
-            return (decision, crashes);
-        }
         let memory = self.context.memory;
-        memory.header.blocked_frames_total.fetch_add(1, Ordering::Relaxed);
+        if decision != RestartDecision::Replace {
+            memory.header.blocked_frames_total.fetch_add(1, Ordering::Relaxed);
+        }
         match decision {
             RestartDecision::Replace => {}
             RestartDecision::RefuseFrame => {
