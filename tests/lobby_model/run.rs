@@ -36,6 +36,8 @@ struct TextClient {
     /// Bytes of the server's stream that the client has processed.
     received: u64,
     view: Option<View>,
+    /// Bytes of the stream were lost: events tell of a state that the client does not know.
+    awaits_resync: bool,
     /// Slot of the connection, while there is one.
     slot: Option<u32>,
 }
@@ -544,10 +546,22 @@ impl Run {
             .get_mut(&person.slot.expect("attached"))
             .expect("an actor");
         assert_eq!(actor.session.phase(), Phase::OPEN);
-        let messages = actor.receive_messages();
-        for message in &messages {
-            View::hear(&mut person.view, message, |id| self.model.rooms.get(&id));
-            self.model.talk.hear(who, message);
+        let mut messages = Vec::new();
+        loop {
+            for message in actor.receive_messages() {
+                person.awaits_resync &= !matches!(message, ServerMessage::Resync { .. });
+                if !person.awaits_resync {
+                    View::hear(&mut person.view, &message, |id| self.model.rooms.get(&id));
+                }
+                self.model.talk.hear(who, &message);
+                messages.push(message);
+            }
+            if !actor.session.waits_for_confirm() {
+                break;
+            }
+            actor.request(&ClientMessage::Confirm {
+                received: actor.received,
+            });
         }
         self.model.talk.expect_all_received(who);
         person.received = actor.received;

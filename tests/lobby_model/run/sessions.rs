@@ -57,6 +57,7 @@ impl Run {
             record,
             received: 0,
             view: None,
+            awaits_resync: false,
             slot,
         };
         assert!(self.people.insert(who, person).is_none());
@@ -167,10 +168,13 @@ impl Run {
                 if resuming_at != received || forgot {
                     person.view = None;
                 }
-                if resuming_at != received {
-                    self.model.talk.loses_bytes(who);
-                } else if forgot {
+                // What it had received and confirmed in part is sent again from there on.
+                if forgot {
                     self.model.talk.restart_stream(who);
+                }
+                person.awaits_resync = resuming_at != received;
+                if person.awaits_resync {
+                    self.model.talk.loses_bytes(who);
                 }
                 assert!(resuming_at >= received, "sent again what was received");
             }
