@@ -293,8 +293,9 @@ pub const RESUME_TIMEOUT_MS: u64 = 10_000;
 /// Time for a console connection between two lines.
 pub const CONSOLE_IDLE_TIMEOUT_MS: u64 = 600_000;
 
-/// Time that a query of the console waits for the lock of one room: its game may hang.
-pub const CONSOLE_ROOM_WAIT_MS: u64 = 100;
+/// Time that a query of the console waits for the lock of one room: its game may hang, and is then reported to the
+/// watchdog.
+pub const CONSOLE_ROOM_WAIT_MS: u64 = shmem::limits::LOCK_WAIT_REPORT_MS;
 
 /// Lines of history that a console keeps for line editing.
 pub const CONSOLE_HISTORY_LINES_MAX: usize = 100;

@@ -134,6 +134,8 @@ pub struct ClientSession {
     ping_pending: bool,
     /// The latest request that was rejected because it came too early, and the time to wait.
     retry_after: Option<(u32, Duration)>,
+    /// Bytes of the server's stream are missing: events belong to an unknown state until the `Resync`.
+    awaits_resync: bool,
     counters: Counters,
 }
 
@@ -161,6 +163,7 @@ impl ClientSession {
             confirmed: 0,
             ping_pending: false,
             retry_after: None,
+            awaits_resync: false,
             counters: Counters::default(),
         }
     }
@@ -295,7 +298,8 @@ impl ClientSession {
 
     /// Returns the next complete message, including `Welcome` and `Resumed` but not the answers to the session's own
     /// pings. A `Greeted` is returned as the `Welcome` and a `RejectedTooFast` as the `Rejected` that it replaces;
-    /// [`session_info`](Self::session_info) and [`retry_after`](Self::retry_after) have their other content. After
+    /// [`session_info`](Self::session_info) and [`retry_after`](Self::retry_after) have their other content. Events
+    /// between a gap in the stream and its `Resync` are left out: they belong to a state that is not known. After
     /// `ShuttingDown` the session has ended.
     ///
     /// # Errors
@@ -312,17 +316,15 @@ impl ClientSession {
                 },
             };
             self.input.consume(total);
-            match self.process(&message, total as u64) {
-                Err(error) => return self.fail(error),
-                Ok(())
-                    if matches!(
-                        message,
-                        ServerMessage::Pong {
-                            nonce: SESSION_NONCE,
-                            ..
-                        }
-                    ) => {}
-                Ok(()) => return Ok(Some(as_in_version_1(message))),
+            if let Err(error) = self.process(&message, total as u64) {
+                return self.fail(error);
+            }
+            match message {
+                ServerMessage::Pong {
+                    nonce: SESSION_NONCE, ..
+                } => {}
+                ServerMessage::Event { .. } if self.awaits_resync => {}
+                message => return Ok(Some(as_in_version_1(message))),
             }
         }
     }
@@ -575,6 +577,7 @@ impl ClientSession {
         self.output.resume_at(received);
         if resuming_at > self.received {
             self.counters.gaps += 1;
+            self.awaits_resync = true;
             // The pong may be among the lost bytes.
             self.ping_pending = false;
             self.request_acknowledgement_if_half_full();
@@ -601,7 +604,10 @@ impl ClientSession {
                     self.request_acknowledgement_if_half_full();
                 }
             }
-            ServerMessage::Resync { .. } => self.counters.resyncs += 1,
+            ServerMessage::Resync { .. } => {
+                self.counters.resyncs += 1;
+                self.awaits_resync = false;
+            }
             ServerMessage::RejectedTooFast {
                 request,
                 retry_after_ms,

@@ -504,6 +504,27 @@ fn a_callers_pong_is_returned_and_the_sessions_own_is_not() {
     assert_eq!(simulation.session.next_message(), Ok(None));
 }
 
+#[test]
+fn events_between_a_gap_and_the_resync_are_left_out() {
+    let mut session = ClientSession::from_token(forkade_protocol::Token([1; 16]));
+    session.begin().expect("it can begin");
+    let event = |number| ServerMessage::Event {
+        number,
+        event: RoomEvent::Game { data: Vec::new() },
+    };
+    let resumed = ServerMessage::Resumed {
+        received: 0,
+        resuming_at: 100,
+    };
+    let resync = ServerMessage::Resync { snapshot: None };
+    for message in [&resumed, &event(8), &event(9), &resync, &event(10)] {
+        receive(&mut session, message);
+    }
+    let returned: Vec<ServerMessage> =
+        std::iter::from_fn(|| session.next_message().expect("messages")).collect();
+    assert_eq!(returned, [resumed, resync, event(10)]);
+}
+
 fn receive(session: &mut ClientSession, message: &ServerMessage) {
     let mut bytes = Vec::new();
     frame::append_frame(message, &mut bytes).expect("it fits");

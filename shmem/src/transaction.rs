@@ -23,6 +23,7 @@ use std::time::Duration;
 
 use crate::hang_reports::{HangReports, Subject};
 use crate::journal::JournalFull;
+use crate::limits::LOCK_WAIT_REPORT_MS;
 use crate::lock::{Lock, LockGuard};
 use crate::sys::memory::{Guarded, Mapping, Plain, Shared, SharedBytes};
 use crate::sys::process::{ProcessId, generation};
@@ -154,7 +155,7 @@ impl Attachment {
     }
 
     /// Acquires the record's lock and opens a transaction. Waits for the lock without limit, and reports every
-    /// [`LOCK_WAIT_REPORT_MS`](crate::limits::LOCK_WAIT_REPORT_MS) of waiting. If the last holder died, its changes are
+    /// [`LOCK_WAIT_REPORT_MS`] of waiting. If the last holder died, its changes are
     /// rolled back first.
     ///
     /// # Panics
@@ -171,16 +172,19 @@ impl Attachment {
         self.open(record, record_range, guard)
     }
 
-    /// Like [`begin`](Self::begin), but waits for at most `patience`, and reports nothing; `None` if other processes
-    /// held the lock all the time.
+    /// Like [`begin`](Self::begin), but waits for at most `patience`; `None` if other processes held the lock all the
+    /// time. Reports that at the end, if it is as long as `begin` waits before it reports.
     ///
     /// # Panics
     ///
     /// Like [`begin`](Self::begin).
     pub fn try_begin<R: Record>(&mut self, record: &'static R, patience: Duration) -> Option<Tx<'_, R>> {
         let record_range = record.guarded_addresses();
-        self.note_lock(&record_range, record.lock());
+        let offset = self.note_lock(&record_range, record.lock());
         let Some(guard) = record.lock().try_acquire(self.me, self.mapping, patience) else {
+            if patience >= Duration::from_millis(LOCK_WAIT_REPORT_MS) {
+                self.hang_reports.report(Subject::Lock { offset });
+            }
             // Nothing is open: a successor must not wait for this lock.
             for (_, noted) in &self.owned {
                 noted.store(0, Ordering::Relaxed);

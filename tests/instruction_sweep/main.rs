@@ -110,7 +110,7 @@ struct Row {
 }
 
 const COLUMNS: usize = 8;
-const ROWS_MAX: usize = 128;
+const ROWS_MAX: usize = 256;
 type Cells = [[AtomicU64; COLUMNS]; ROWS_MAX];
 
 fn main() -> ExitCode {

@@ -34,6 +34,9 @@ const NO_WATCHDOG: [&str; 2] = ["--watchdog-cpu-ms", "0"];
 /// do much.
 const PAUSE_MAX: Duration = Duration::from_micros(2500);
 
+/// Bytes of answers that the player has not received when it sends more.
+const IN_FLIGHT_BYTES_MAX: u64 = 32 * 1024;
+
 /// How one player sends and receives while handlers die.
 struct Talk {
     script: Script,
@@ -69,14 +72,20 @@ impl Talk {
             listener
         });
         speaker.send(&handshake_and_room("Talker"));
-        let mut said = 0;
+        let (mut said, mut answers_bytes) = (0, 0);
         while !killer.is_done() && !listening.is_finished() {
-            speaker.send(&self.script.said(said));
-            said += 1;
-            if speaker.random.chance(10) {
-                let received = received.load(Ordering::Relaxed);
-                speaker.send(&frame(&ClientMessage::Confirm { received }));
+            // A client that confirms keeps less in flight than the server sends unconfirmed, so that the next confirm
+            // is not stuck behind frames that wait for it.
+            while answers_bytes > received.load(Ordering::Relaxed) + IN_FLIGHT_BYTES_MAX
+                && !listening.is_finished()
+            {
+                std::thread::sleep(Duration::from_micros(100));
             }
+            let received = received.load(Ordering::Relaxed);
+            speaker.send(&frame(&ClientMessage::Confirm { received }));
+            speaker.send(&self.script.said(said));
+            answers_bytes += self.script.heard(said).len() as u64;
+            said += 1;
         }
         count.store(said + 1, Ordering::SeqCst);
         speaker.send(&self.script.said(said));
