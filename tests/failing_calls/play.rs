@@ -115,40 +115,43 @@ fn play(subject: &Subject, name: &str, ann: &mut Client) -> Result<(), Trouble> 
     Ok(())
 }
 
-/// One client sends a number, and both receive it.
+/// One client sends a number, and both receive it: as an event, or in a `Resync` of the state behind that event.
 fn send_and_receive(speaker: &mut Client, listener: &mut Client, word: u64) -> Result<(), Trouble> {
     let action = word.to_le_bytes().to_vec();
     speaker.send(&ClientMessage::Act { request: 0, action })?;
-    for player in [speaker, listener] {
-        loop {
-            let heard = player.receive(LIMIT)?;
-            match heard.as_ref().map(relay_payload) {
-                None => return Err(Trouble::Broken(format!("silence instead of word {word}"))),
-                Some(None) => {}
-                Some(Some((_, heard))) if heard == word => break,
-                Some(Some(other)) => {
-                    return Err(Trouble::Broken(format!("{other:?} instead of word {word}")));
-                }
-            }
-        }
-    }
-    Ok(())
+    let number = receive_word(speaker, word, u64::MAX)?;
+    receive_word(listener, word, number).map(drop)
 }
 
-/// The seat and number of a relay event.
-fn relay_payload(message: &ServerMessage) -> Option<(u8, u64)> {
+/// Receives up to the event with this word, or up to a `Resync` that has the event `number`. Returns the number of the
+/// event.
+fn receive_word(player: &mut Client, word: u64, number: u64) -> Result<u64, Trouble> {
+    loop {
+        let message = player.receive(LIMIT)?;
+        match &message {
+            None => return Err(Trouble::Broken(format!("silence instead of word {word}"))),
+            Some(ServerMessage::Resync { snapshot: Some(it) }) if it.event >= number => return Ok(number),
+            Some(message) => match relay_event(message) {
+                None => {}
+                Some((number, _, heard)) if heard == word => return Ok(number),
+                Some(other) => return Err(Trouble::Broken(format!("{other:?} instead of word {word}"))),
+            },
+        }
+    }
+}
+
+/// The event's number, the sender's seat and the word of a relay event.
+fn relay_event(message: &ServerMessage) -> Option<(u64, u8, u64)> {
     let ServerMessage::Event {
+        number,
         event: RoomEvent::Game { data },
-        ..
     } = message
     else {
         return None;
     };
     let (seat, payload): (u8, Vec<u8>) = codec::decode(data).expect("an event of the relay");
-    Some((
-        seat,
-        u64::from_le_bytes(payload.try_into().expect("eight bytes were sent")),
-    ))
+    let word = u64::from_le_bytes(payload.try_into().expect("eight bytes were sent"));
+    Some((*number, seat, word))
 }
 
 /// Two players in a room of their own that exchange messages and lose nothing.
