@@ -40,6 +40,7 @@ thread_local! {
 }
 
 /// Whether the calling thread holds a mutex.
+#[inline]
 pub(crate) fn is_one_held() -> bool {
     HOLDS_ONE.get()
 }
@@ -187,6 +188,7 @@ impl RobustMutex {
         &self.words()[0]
     }
 
+    #[inline]
     fn words(&self) -> &[AtomicU32; WORDS] {
         let words: *const [AtomicU32; WORDS] = self.0.get().cast_const().cast();
         // SAFETY: the mutex itself, which is aligned to more than words are; any bits are numbers. The C library, too,
@@ -207,6 +209,7 @@ impl RobustMutex {
     }
 }
 
+#[inline]
 fn expect_none_held() {
     assert!(
         !is_one_held(),
@@ -249,7 +252,6 @@ impl Drop for Held<'_> {
 }
 
 /// The mutex is held, but its last holder died, and the data under it may be half changed.
-///
 pub(crate) struct Abandoned<'a> {
     mutex: &'a RobustMutex,
     /// Only the thread that locked the mutex may make it consistent.
