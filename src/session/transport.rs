@@ -44,6 +44,15 @@ impl Session<'_> {
             + self.byte_counts.received.saturating_sub(handshake)
     }
 
+    /// Whether more bytes of the player's input can be received before a frame is consumed.
+    pub(crate) fn has_input_space(&self) -> bool {
+        let Some((_, player)) = self.player else {
+            return true;
+        };
+        let consumed = self.state.attachment.read_own(&player.consumed);
+        self.input_received() < consumed + INPUT_RING_BYTES as u64
+    }
+
     /// Output offset behind the last byte that the kernel has accepted.
     pub fn output_sent(&self) -> u64 {
         stream_sent(&self.state.attachment, self.record, self.byte_counts.sent)

@@ -226,19 +226,16 @@ fn a_confirm_behind_many_moves_is_heard() {
     let mut writer = bob.raw.stream.try_clone().expect("a socket");
     let sending =
         thread::spawn(move || std::io::Write::write_all(&mut writer, &bytes).expect("the server reads"));
-    let mut expected = 1;
-    while expected <= MOVES {
-        let is_move = |message: &ServerMessage| number_of(message).is_some();
-        let message = ann.receive_where(WAIT_MAX, is_move).expect("the session lives");
-        assert_eq!(
-            message.as_ref().and_then(number_of),
-            Some(expected),
-            "a move was lost"
-        );
-        expected += 1;
-    }
+    let reading = thread::spawn(move || {
+        for expected in 1..=MOVES {
+            let is_move = |message: &ServerMessage| number_of(message).is_some();
+            let message = ann.receive_where(WAIT_MAX, is_move).expect("the session lives");
+            let number = message.as_ref().and_then(number_of);
+            assert_eq!(number, Some(expected), "a move was lost");
+        }
+        ann.counters().resyncs
+    });
     sending.join().expect("all was sent");
-    assert_eq!(ann.counters().resyncs, 0);
     // The sender has got as much as could be kept for it, and goes on once it confirms.
     while !matches!(
         bob.next().expect("the connection lives"),
@@ -246,6 +243,7 @@ fn a_confirm_behind_many_moves_is_heard() {
     ) {
         bob.confirm();
     }
+    assert_eq!(reading.join().expect("it lost nothing"), 0);
     server.expect_no_errors();
 }
 
