@@ -38,7 +38,8 @@ fn expect_room_blamed(fault: (Shows, Way)) {
     let joined = ann.create_room(room(fault)).expect("a room is free");
     assert_eq!(sum(&joined.view), 0, "there is nothing wrong yet");
     let number = (joined.room.0 & u64::from(u32::MAX)) + 1;
-    bob.ask(&format!("join {number}"));
+    bob.type_line(&format!("join {number}"));
+    bob.read_until("You are in room");
     ann.act(codec::encode(&1_u32).expect("encodes")).expect("legal");
     // Ann's client asks for a view, and an operator for a drawing.
     let seen = ann.look().expect("the connection and the seat are kept");
