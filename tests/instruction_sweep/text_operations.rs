@@ -22,7 +22,7 @@ pub(crate) const TYPING: &[Operation] = &[
     Operation::new("handshake in text mode, in the middle of a line", 2, |fixture| {
         fixture.player("ann");
         fixture.actors[0].leave_for_good();
-        fixture.newcomer(|guest| guest.send(b"he"));
+        fixture.newcomer(|guest| guest.send(b"help\r\nhe"));
         Act::session(process_handshake)
     })
     .once(),
