@@ -137,6 +137,27 @@ pub const SEND_BUFFER_BYTES_DEFAULT: u32 = 64 * 1024;
 /// Players that a room remembers as kicked. Beyond them the oldest is dropped and may join again.
 pub const BANS_PER_ROOM_MAX: usize = 16;
 
+/// Time for which an owner's kick holds for the name of the player. (For the player itself it holds as long as the
+/// room.)
+pub const KICK_HOLDS_FOR_NAME_MS: u64 = 10 * 60_000;
+
+/// Bans and mutes by operators, all together. Each greeting is compared with each of them.
+pub const SANCTIONS_MAX: usize = 1024;
+
+/// Time of a ban, unless the operator gives one.
+pub const BAN_MS_DEFAULT: u64 = 24 * 3_600_000;
+
+/// Time of a mute, unless the operator gives one.
+pub const MUTE_MS_DEFAULT: u64 = 3_600_000;
+
+/// Longest time of a ban or mute: what a client is told in 32 bits of milliseconds.
+pub const SANCTION_MS_MAX: u64 = 30 * 24 * 3_600_000;
+
+const _: () = assert!(SANCTION_MS_MAX <= u32::MAX as u64);
+
+/// Names that a player may ignore. What is delivered to the player is compared with each of them.
+pub const IGNORED_NAMES_MAX: usize = 32;
+
 /// A room's log. A reader that falls further behind gets a snapshot. Two players who do nothing but send 70,000 moves
 /// a second fill it in 70 ms; on a crowded machine a reader's process may have to wait that long for a processor.
 /// (With 32 KiB such readers fell behind.) It costs memory only in rooms whose readers do not keep up.

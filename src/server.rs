@@ -5,9 +5,9 @@ use std::fs::File;
 use std::process::ExitCode;
 
 use crate::config::machine::Machine;
-use crate::config::{self, CheckedSettings, Settings, Subcommand, capacity};
+use crate::config::{self, CheckedSettings, Config, Problem, Settings, Subcommand, capacity};
 use crate::limits::UPGRADE_TEXT_BYTES;
-use crate::logging;
+use crate::logging::{self, audit};
 use crate::process::supervisor::{self, StartError};
 use crate::process::upgrade::{self, Handover, ProbeReply, StartMode};
 use crate::state::layout::{Capacity, Memory};
@@ -172,7 +172,8 @@ fn serve(games: Games, settings: Settings, machine: &Machine) -> ExitCode {
     if games.is_empty() {
         log::warn!("this server has no games, so its players can only talk: add games with Server::game");
     }
-    let problems = capacity::problems(&settings.config, machine, mapping_bytes(&settings));
+    let mut problems = capacity::problems(&settings.config, machine, mapping_bytes(&settings));
+    problems.extend(audit_log_problem(&settings.config));
     for problem in settings.warnings.iter().chain(&problems) {
         log::log!(
             if problem.is_error {
@@ -195,6 +196,17 @@ fn serve(games: Games, settings: Settings, machine: &Machine) -> ExitCode {
     ))
 }
 
+/// Whether the audit log can be written. (It is created here: the server, not `forkade check`, is to own it.)
+fn audit_log_problem(config: &Config) -> Option<Problem> {
+    let path = config.audit_log?;
+    let error = audit::open(path).err()?;
+    Some(Problem {
+        is_error: true,
+        what: format!("cannot write the audit log {}: {error}", path.display()),
+        remedy: "name a file in a folder that the server may write (audit-log)".to_owned(),
+    })
+}
+
 /// Why this program cannot continue in the place of the running one.
 fn objection(handover: &Handover, settings: &Settings, games: &Games) -> Option<String> {
     let config = &settings.config;
@@ -205,6 +217,7 @@ fn objection(handover: &Handover, settings: &Settings, games: &Games) -> Option<
     capacity::problems(config, &machine, mapping_bytes(settings))
         .into_iter()
         .find(|problem| problem.is_error)
+        .or_else(|| audit_log_problem(config))
         .map(|problem| problem.what)
         .or_else(|| handover.objection(config, games))
         .or_else(|| {

@@ -43,6 +43,8 @@ pub struct Config {
     pub console_unix: Option<&'static Path>,
     /// File with the password of the console on TCP; `None`: it has none.
     pub console_password_file: Option<&'static Path>,
+    /// File to which a line is appended for each act of an operator.
+    pub audit_log: Option<&'static Path>,
     /// Most players at once, connected or within their grace.
     pub players_max: u32,
     /// Most rooms at once.
@@ -142,6 +144,7 @@ impl Default for Config {
             console: Some(SocketAddr::from((Ipv4Addr::LOCALHOST, 4001))),
             console_unix: None,
             console_password_file: None,
+            audit_log: None,
             players_max: PLAYERS_MAX_DEFAULT,
             rooms_max: ROOMS_MAX_DEFAULT,
             connections_max: AUTOMATIC,

@@ -7,7 +7,7 @@ use forkade_text::render;
 
 use crate::frontends::dispatch::{FrameOutcome, MASK, reject};
 use crate::limits::{RESUME_WORDS_TRIED_MAX, TEXT_LINE_BYTES_MAX};
-use crate::lobby::{delivery, join_leave, names, text_requests};
+use crate::lobby::{delivery, ignoring, join_leave, names, text_requests};
 use crate::logging;
 use crate::session::rate::REQUEST_PRICE;
 use crate::session::rejection::Rejection;
@@ -122,6 +122,10 @@ fn execute_line(session: &mut Session<'_>, line: &[u8]) -> Result<FrameOutcome, 
             return say(session, &text);
         }
         Command::Resume(word) => return resume(session, &word),
+        Command::Ignored => return handled(session, ignoring::list),
+        Command::Ignore { player, ignore } => {
+            return handled(session, |session| ignoring::ignore(session, &player, ignore));
+        }
         Command::Who => return handled(session, text_requests::list_players),
         Command::Rename(name) => {
             let name = names::player_name(session.state, &name).map_err(|error| {

@@ -176,6 +176,7 @@ pub fn price_of(message: &ClientMessage) -> u64 {
         | ClientMessage::Greet { .. }
         | ClientMessage::Resume { .. }
         | ClientMessage::ListRooms { .. }
+        | ClientMessage::Ignore { .. }
         | ClientMessage::Confirm { .. }
         | ClientMessage::Ping { .. }
         | ClientMessage::Goodbye => 0,

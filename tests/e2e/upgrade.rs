@@ -25,13 +25,13 @@ fn copy(program: &str, to: &Path) {
 }
 
 /// A server whose program file this test can replace.
-struct Upgradable {
-    server: Server,
+pub(crate) struct Upgradable {
+    pub(crate) server: Server,
     folder: PathBuf,
 }
 
 impl Upgradable {
-    fn start(arguments: &[&str]) -> Self {
+    pub(crate) fn start(arguments: &[&str]) -> Self {
         static STARTED: AtomicU32 = AtomicU32::new(0);
         let number = STARTED.fetch_add(1, Ordering::Relaxed);
         let folder = std::env::temp_dir().join(format!("forkade-upgrade-{}-{number}", std::process::id()));
@@ -58,7 +58,7 @@ impl Upgradable {
         fs::rename(&new, self.program()).expect("the program can be replaced");
     }
 
-    fn install_itself(&self) {
+    pub(crate) fn install_itself(&self) {
         self.install(|new| {
             copy(env!("CARGO_BIN_EXE_forkade"), new);
         });
@@ -69,7 +69,7 @@ impl Upgradable {
     }
 
     /// Runs `forkade upgrade`.
-    fn ask_by_command(&self) -> std::process::Output {
+    pub(crate) fn ask_by_command(&self) -> std::process::Output {
         Command::new(env!("CARGO_BIN_EXE_forkade"))
             .args(["upgrade", "--console", &self.server.console.to_string()])
             .output()
