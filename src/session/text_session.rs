@@ -42,8 +42,8 @@ pub enum ResumeRefusal {
     /// It is the word of the player that types it.
     #[error("that is your own word: keep it for when you have lost the connection")]
     OwnWord,
-    /// A newer connection has the session.
-    #[error("the session goes on on a newer connection")]
+    /// A newer connection has had the session, or has asked for it.
+    #[error("this connection is older than the session's last one: connect again, and type the word there")]
     Replaced,
     /// Too much was typed behind the line.
     #[error("you typed more behind that line than can wait; type it again")]
