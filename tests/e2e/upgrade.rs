@@ -410,3 +410,30 @@ fn an_upgrade_runs_with_the_configuration_that_was_checked() {
         "what is shown is in effect"
     );
 }
+
+#[test]
+fn a_configuration_that_cannot_be_read_after_the_check_is_loaded_anew_and_the_server_goes_on() {
+    let upgradable = Upgradable::start(&[]);
+    let mut ann = upgradable.server.client("Ann");
+    // The server's own argument `serve` is the script that the shell runs. It agrees, and hands over settings that the
+    // program which it then executes does not know.
+    let settings = r#"{"values":[["fog","on","Default"]],"file":null,"console_password":null}"#;
+    let script = format!(
+        r#"case $_FORKADE_HANDOVER in
+            check:*) echo '{{"version":"1","objection":null,"settings":{settings}}}' >&${{_FORKADE_HANDOVER##*:}} ;;
+            *) exec {} serve "$@" ;;
+        esac
+        "#,
+        env!("CARGO_BIN_EXE_forkade")
+    );
+    fs::write(upgradable.folder.join("serve"), script).expect("a file can be written");
+    upgradable.install(|new| {
+        copy("/bin/bash", new);
+    });
+    upgradable.upgrade();
+    upgradable
+        .server
+        .expect_logged("handed over cannot be read, and was loaded anew: it has other settings");
+    ann.ping().expect("she is served by the new program");
+    upgradable.server.client("Bob");
+}
