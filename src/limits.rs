@@ -94,6 +94,13 @@ pub const MEMORY_PER_CONNECTION_BYTES: u64 = 16 * 1024;
 /// Path of a unix socket, in bytes: what the kernel's address holds, less the NUL at its end.
 pub const UNIX_PATH_BYTES_MAX: usize = 107;
 
+/// Time that a server which starts waits for the lock on the directory of the console's unix socket. Another server that
+/// starts there holds it for a moment.
+pub const DIRECTORY_LOCK_TIMEOUT_MS: u64 = 2000;
+
+/// How often it looks whether the lock is free.
+pub const DIRECTORY_LOCK_POLL_MS: u64 = 5;
+
 /// Bytes of the file with the console's password.
 pub const PASSWORD_FILE_BYTES_MAX: u64 = 512;
 
