@@ -111,8 +111,8 @@ pub const PASSWORD_GUESS_MS: u64 = 1000;
 /// Wrong guesses on one connection.
 pub const PASSWORD_GUESSES_MAX: u32 = 3;
 
-/// Time for a console connection without the password between two lines.
-pub const PASSWORD_IDLE_TIMEOUT_MS: u64 = 30_000;
+/// Time for a console connection to give the password, from its accept on, whatever it sends meanwhile.
+pub const PASSWORD_TIMEOUT_MS: u64 = 30_000;
 
 /// Log records of one kind (from one place in the code) per second, in all processes together. The next one says how
 /// many were left out.

@@ -99,6 +99,7 @@ pub(crate) fn status(lobby: &StateHandle, context: ConsoleContext) -> Fields {
         ("too_fast_total", count(&header.too_fast_total)),
         ("failed_requests_total", count(&header.failed_requests_total)),
         ("guesses_refused_total", count(&header.guesses_refused_total)),
+        ("passwords_overdue_total", count(&header.passwords_overdue_total)),
         ("fanout_refused_total", count(&header.fanout_refused_total)),
         ("banned_total", count(&header.banned_total)),
         ("muted_total", count(&header.muted_total)),
