@@ -42,7 +42,6 @@ static GENERATION: AtomicU32 = AtomicU32::new(0);
 
 /// A number that differs from those of all processes that this one descends from.
 #[inline]
-#[inline]
 pub(crate) fn generation() -> u32 {
     GENERATION.load(Ordering::Relaxed)
 }
