@@ -94,6 +94,13 @@ pub const MEMORY_PER_CONNECTION_BYTES: u64 = 16 * 1024;
 /// Path of a unix socket, in bytes: what the kernel's address holds, less the NUL at its end.
 pub const UNIX_PATH_BYTES_MAX: usize = 107;
 
+/// Time that a server which starts waits for the lock on the directory of the console's unix socket. Another server that
+/// starts there holds it for a moment.
+pub const DIRECTORY_LOCK_TIMEOUT_MS: u64 = 2000;
+
+/// How often it looks whether the lock is free.
+pub const DIRECTORY_LOCK_POLL_MS: u64 = 5;
+
 /// Bytes of the file with the console's password.
 pub const PASSWORD_FILE_BYTES_MAX: u64 = 512;
 
@@ -104,8 +111,8 @@ pub const PASSWORD_GUESS_MS: u64 = 1000;
 /// Wrong guesses on one connection.
 pub const PASSWORD_GUESSES_MAX: u32 = 3;
 
-/// Time for a console connection without the password between two lines.
-pub const PASSWORD_IDLE_TIMEOUT_MS: u64 = 30_000;
+/// Time for a console connection to give the password, from its accept on, whatever it sends meanwhile.
+pub const PASSWORD_TIMEOUT_MS: u64 = 30_000;
 
 /// Log records of one kind (from one place in the code) per second, in all processes together. The next one says how
 /// many were left out.
@@ -136,6 +143,27 @@ pub const SEND_BUFFER_BYTES_DEFAULT: u32 = 64 * 1024;
 
 /// Players that a room remembers as kicked. Beyond them the oldest is dropped and may join again.
 pub const BANS_PER_ROOM_MAX: usize = 16;
+
+/// Time for which an owner's kick holds for the name of the player. (For the player itself it holds as long as the
+/// room.)
+pub const KICK_HOLDS_FOR_NAME_MS: u64 = 10 * 60_000;
+
+/// Bans and mutes by operators, all together. Each greeting is compared with each of them.
+pub const SANCTIONS_MAX: usize = 1024;
+
+/// Time of a ban, unless the operator gives one.
+pub const BAN_MS_DEFAULT: u64 = 24 * 3_600_000;
+
+/// Time of a mute, unless the operator gives one.
+pub const MUTE_MS_DEFAULT: u64 = 3_600_000;
+
+/// Longest time of a ban or mute: what a client is told in 32 bits of milliseconds.
+pub const SANCTION_MS_MAX: u64 = 30 * 24 * 3_600_000;
+
+const _: () = assert!(SANCTION_MS_MAX <= u32::MAX as u64);
+
+/// Names that a player may ignore. What is delivered to the player is compared with each of them.
+pub const IGNORED_NAMES_MAX: usize = 32;
 
 /// A room's log. A reader that falls further behind gets a snapshot. Two players who do nothing but send 70,000 moves
 /// a second fill it in 70 ms; on a crowded machine a reader's process may have to wait that long for a processor.

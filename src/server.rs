@@ -5,9 +5,9 @@ use std::fs::File;
 use std::process::ExitCode;
 
 use crate::config::machine::Machine;
-use crate::config::{self, CheckedSettings, Settings, Subcommand, capacity};
+use crate::config::{self, Config, ConfigError, Problem, Settings, Subcommand, capacity};
 use crate::limits::UPGRADE_TEXT_BYTES;
-use crate::logging;
+use crate::logging::{self, audit};
 use crate::process::supervisor::{self, StartError};
 use crate::process::upgrade::{self, Handover, ProbeReply, StartMode};
 use crate::state::layout::{Capacity, Memory};
@@ -100,34 +100,19 @@ impl Server {
         if arguments.get(1).is_some_and(|first| first == "play") {
             return forkade_play::main(&self.games, &arguments);
         }
-        if let Some(StartMode::Continue(handover)) = &start_mode
-            && let Some(checked) = &handover.settings
-        {
-            return match Settings::from_checked(checked) {
-                Ok(settings) => go_on(handover, self.games, settings),
-                Err(why) => {
-                    eprintln!("forkade: the configuration that was handed over cannot be read: {why}");
-                    ExitCode::FAILURE
-                }
-            };
-        }
         let program = self.games.program();
-        let loaded = config::load(program, arguments, std::env::vars_os());
-        if let Some(StartMode::Probe(handover, report)) = &start_mode {
-            let objection = match &loaded {
-                Ok((_, settings)) => objection(handover, settings, &self.games),
-                Err(error) => Some(error.to_string()),
-            };
-            let settings = loaded.ok().map(|(_, settings)| settings.to_checked());
-            return send_probe_reply(report, program.version(), objection, settings);
+        let load = || config::load(program, arguments, std::env::vars_os());
+        match start_mode {
+            Some(StartMode::Probe(handover, report)) => {
+                return reply_to_probe(&handover, &report, load(), &self.games);
+            }
+            Some(StartMode::Continue(handover)) => return go_on(&handover, self.games, load),
+            None => {}
         }
-        let (command, settings) = match loaded {
+        let (command, settings) = match load() {
             Ok(loaded) => loaded,
             Err(error) => return error.report(),
         };
-        if let Some(StartMode::Continue(handover)) = &start_mode {
-            return go_on(handover, self.games, settings);
-        }
         let machine = match Machine::read() {
             Ok(machine) => machine,
             Err(error) => {
@@ -172,7 +157,8 @@ fn serve(games: Games, settings: Settings, machine: &Machine) -> ExitCode {
     if games.is_empty() {
         log::warn!("this server has no games, so its players can only talk: add games with Server::game");
     }
-    let problems = capacity::problems(&settings.config, machine, mapping_bytes(&settings));
+    let mut problems = capacity::problems(&settings.config, machine, mapping_bytes(&settings));
+    problems.extend(audit_log_problem(&settings.config));
     for problem in settings.warnings.iter().chain(&problems) {
         log::log!(
             if problem.is_error {
@@ -195,6 +181,17 @@ fn serve(games: Games, settings: Settings, machine: &Machine) -> ExitCode {
     ))
 }
 
+/// Whether the audit log can be written. (It is created here: the server, not `forkade check`, is to own it.)
+fn audit_log_problem(config: &Config) -> Option<Problem> {
+    let path = config.audit_log?;
+    let error = audit::open(path).err()?;
+    Some(Problem {
+        is_error: true,
+        what: format!("cannot write the audit log {}: {error}", path.display()),
+        remedy: "name a file in a folder that the server may write (audit-log)".to_owned(),
+    })
+}
+
 /// Why this program cannot continue in the place of the running one.
 fn objection(handover: &Handover, settings: &Settings, games: &Games) -> Option<String> {
     let config = &settings.config;
@@ -205,6 +202,7 @@ fn objection(handover: &Handover, settings: &Settings, games: &Games) -> Option<
     capacity::problems(config, &machine, mapping_bytes(settings))
         .into_iter()
         .find(|problem| problem.is_error)
+        .or_else(|| audit_log_problem(config))
         .map(|problem| problem.what)
         .or_else(|| handover.objection(config, games))
         .or_else(|| {
@@ -218,18 +216,30 @@ fn objection(handover: &Handover, settings: &Settings, games: &Games) -> Option<
 }
 
 /// Replies to the running program.
-fn send_probe_reply(
+fn reply_to_probe(
+    handover: &Handover,
     mut report: &File,
-    version: String,
-    objection: Option<String>,
-    settings: Option<CheckedSettings>,
+    loaded: Result<(Subcommand, Settings), ConfigError>,
+    games: &Games,
 ) -> ExitCode {
-    let reply = ProbeReply {
-        version,
-        objection: objection.map(|mut text| {
+    let checked = loaded
+        .map_err(|error| error.to_string())
+        .and_then(|(_, settings)| {
+            let checked = settings
+                .to_checked()
+                .map_err(|why| format!("its configuration could not be handed over: {why}"))?;
+            objection(handover, &settings, games).map_or(Ok(checked), Err)
+        });
+    let (settings, objection) = match checked {
+        Ok(settings) => (Some(settings), None),
+        Err(mut text) => {
             text.truncate(floor_char_boundary(&text, UPGRADE_TEXT_BYTES));
-            text
-        }),
+            (None, Some(text))
+        }
+    };
+    let reply = ProbeReply {
+        version: games.program().version(),
+        objection,
         settings,
     };
     match serde_json::to_writer(&mut report, &reply) {
@@ -238,13 +248,40 @@ fn send_probe_reply(
     }
 }
 
-/// Continues in the place of the program that ran in this process before.
-fn go_on(handover: &Handover, games: Games, settings: Settings) -> ExitCode {
+/// Continues in the place of the program that ran in this process before, with the configuration that was handed over.
+/// If there is none, or it cannot be read, with that which `load` finds now: without a server nobody plays.
+fn go_on(
+    handover: &Handover,
+    games: Games,
+    load: impl FnOnce() -> Result<(Subcommand, Settings), ConfigError>,
+) -> ExitCode {
+    let handed_over = handover.settings.as_ref().map(Settings::from_checked).transpose();
+    let unreadable = handed_over.as_ref().err().cloned();
+    let settings = match handed_over.ok().flatten() {
+        Some(settings) => Ok(settings),
+        None => load()
+            .map_err(|error| error.to_string())
+            .and_then(|(_, settings)| {
+                // Nothing has checked it.
+                let objection = handover.objection(&settings.config, &games);
+                objection.map_or(Ok(settings), Err)
+            }),
+    };
+    let settings = match settings {
+        Ok(settings) => settings,
+        Err(why) => {
+            eprintln!("forkade: cannot go on: {why}");
+            return ExitCode::FAILURE;
+        }
+    };
     if let Err(error) = logging::start(settings.config.log) {
         eprintln!("forkade: {error}");
         return ExitCode::FAILURE;
     }
     logging::set_role("supervisor");
+    if let Some(why) = unreadable {
+        log::error!("the configuration that was handed over cannot be read, and was loaded anew: {why}");
+    }
     // They live as long as the process: every role inherits them.
     exit_code(supervisor::upgrade::go_on(
         handover,

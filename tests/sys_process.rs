@@ -7,7 +7,11 @@ use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::OnceLock;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
 
+use forkade::testing::state::layout::{Capacity, Memory};
+use forkade::testing::state::rooms::RoomRecord;
 use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
 use rustix::event::{PollFd, PollFlags};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -17,6 +21,7 @@ use shmem::sys::process::{
 };
 use shmem::sys::signals::{self, Signal, Signals};
 use shmem::sys::sockets::{Channel, ChannelError, ReceiveOutcome, SendOutcome};
+use shmem::transaction::{Attachment, Record};
 
 macro_rules! claims {
     ($($name:ident),* $(,)?) => { &[$((stringify!($name), $name as fn())),*] };
@@ -46,6 +51,7 @@ fn main() {
         a_ring_wakes_every_listening_process_every_time,
         limits_and_names_are_set,
         an_abort_leaves_no_core_dump,
+        a_child_that_uses_its_parents_attachment_is_refused_before_it_takes_a_lock,
     ];
     for (name, claim) in claims.iter().filter(|(name, _)| name.contains(&selection)) {
         claim();
@@ -525,4 +531,32 @@ fn first_free_descriptor() -> i32 {
     use std::os::fd::AsRawFd;
     let probe: io::Result<OwnedFd> = BorrowedFd::try_clone_to_owned(&io::stdin().as_fd());
     probe.expect("a descriptor").as_raw_fd()
+}
+
+fn a_child_that_uses_its_parents_attachment_is_refused_before_it_takes_a_lock() {
+    let capacity = Capacity {
+        players: 1,
+        rooms: 1,
+        keepers: 1,
+    };
+    let memory = Memory::create(capacity).expect("there is memory");
+    let room = memory.rooms.at(0);
+    room.lock().prepare();
+    let mut parents = memory.attach();
+    let began: [fn(&mut Attachment, &'static RoomRecord) -> bool; 2] = [
+        |attachment, room| attachment.begin(room).commit().is_ok(),
+        |attachment, room| attachment.try_begin(room, Duration::ZERO).is_some(),
+    ];
+    for begin in began {
+        let child = quietly(|| process::fork(no_report, |_| u8::from(!begin(&mut parents, room))));
+        assert_ends(child.expect("forks"), Exit::Code(EXIT_STATUS_PANIC));
+    }
+    // The child may have one of its own, and the parent keeps this one.
+    assert_ends(
+        spawn(|_| u8::from(!began[0](&mut memory.attach(), room))),
+        Exit::Code(0),
+    );
+    assert!(began[0](&mut parents, room));
+    // No transaction of a child was left open.
+    assert_eq!(memory.header.recoveries_total.load(Ordering::Relaxed), 0);
 }

@@ -194,7 +194,7 @@ pub enum ClientMessage {
         /// The player's name.
         player: String,
     },
-    /// The owner takes the seat from a player and bans it from this room. Everyone in the room gets an event; answered
+    /// The owner takes the seat from a player and bans it from this room, and its name for some time. Everyone in the room gets an event; answered
     /// only if rejected.
     Kick {
         /// Repeated in the rejection.
@@ -232,6 +232,16 @@ pub enum ClientMessage {
         /// The server answers accepted requests that have no other answer with `Accepted`.
         acknowledge: bool,
     },
+    /// Version 2: the client gets no more chat, whispers or invitations of the players of this name, or gets them
+    /// again. They are not told. It holds for the session. Answered only if rejected.
+    Ignore {
+        /// Repeated in the rejection.
+        request: u32,
+        /// The name; names that look like it count as the same.
+        player: String,
+        /// Whether to ignore the name, or not any more.
+        ignore: bool,
+    },
 }
 
 impl ClientMessage {
@@ -254,6 +264,7 @@ impl ClientMessage {
             | Self::Reserve { request, .. }
             | Self::Kick { request, .. }
             | Self::HandOver { request, .. }
+            | Self::Ignore { request, .. }
             | Self::Look { request } => Some(*request),
             Self::Hello { .. }
             | Self::Greet { .. }

@@ -332,8 +332,9 @@ impl ClientSession {
     /// Queues a message. It reaches the server exactly once, over any number of connections, unless the session ends.
     ///
     /// # Errors
-    /// [`SessionError::BufferFull`] until the server has processed more; [`SessionError::Unsendable`] and
-    /// [`SessionError::Reserved`] for messages that can never be sent; [`SessionError::Ended`] after a goodbye.
+    /// [`SessionError::BufferFull`] until the server has processed more; [`SessionError::Unsendable`],
+    /// [`SessionError::Reserved`] and [`SessionError::NotInVersion`] for messages that can never be sent;
+    /// [`SessionError::Ended`] after a goodbye.
     pub fn send(&mut self, message: &ClientMessage) -> Result<(), SessionError> {
         match message {
             _ if self.leaving || self.stage == Stage::Ended => return Err(SessionError::Ended),
@@ -342,6 +343,14 @@ impl ClientSession {
             | ClientMessage::Resume { .. }
             | ClientMessage::Confirm { .. } => return Err(SessionError::Reserved),
             ClientMessage::Ping { nonce: SESSION_NONCE } => return Err(SessionError::Reserved),
+            ClientMessage::Ignore { .. }
+                if self
+                    .info
+                    .as_ref()
+                    .is_some_and(|info| info.version < VERSION_WITH_GREET) =>
+            {
+                return Err(SessionError::NotInVersion);
+            }
             _ => {}
         }
         let appended = self.output.append(message, Reserve::Keep);

@@ -99,7 +99,7 @@ where
 
 #[test]
 fn client_frames_encode_and_decode_as_in_the_vectors() {
-    check_frames(&vectors().client_frames, 23);
+    check_frames(&vectors().client_frames, 24);
 }
 
 #[test]

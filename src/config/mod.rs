@@ -16,6 +16,7 @@ use std::process::ExitCode;
 
 use log::LevelFilter;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use crate::config::settings::number;
 use crate::limits::{
@@ -43,6 +44,8 @@ pub struct Config {
     pub console_unix: Option<&'static Path>,
     /// File with the password of the console on TCP; `None`: it has none.
     pub console_password_file: Option<&'static Path>,
+    /// File to which a line is appended for each act of an operator.
+    pub audit_log: Option<&'static Path>,
     /// Most players at once, connected or within their grace.
     pub players_max: u32,
     /// Most rooms at once.
@@ -142,6 +145,7 @@ impl Default for Config {
             console: Some(SocketAddr::from((Ipv4Addr::LOCALHOST, 4001))),
             console_unix: None,
             console_password_file: None,
+            audit_log: None,
             players_max: PLAYERS_MAX_DEFAULT,
             rooms_max: ROOMS_MAX_DEFAULT,
             connections_max: AUTOMATIC,
@@ -281,9 +285,9 @@ impl Settings {
     }
 }
 
-/// A checked configuration as text: an upgrade hands it over to the program that has checked it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct CheckedSettings {
+/// A checked configuration as text.
+#[derive(Serialize, Deserialize)]
+struct CheckedSettings {
     /// Flag, value and source of each setting.
     values: Vec<(String, String, ConfigSource)>,
     file: Option<PathBuf>,
@@ -291,15 +295,27 @@ pub(crate) struct CheckedSettings {
 }
 
 impl Settings {
-    /// As text.
-    pub(crate) fn to_checked(&self) -> CheckedSettings {
+    /// In the form in which an upgrade hands it over to the program that has checked it. The program that runs until
+    /// then passes it on unread.
+    ///
+    /// # Errors
+    ///
+    /// What it has written, this program cannot read.
+    pub(crate) fn to_checked(&self) -> Result<Value, String> {
         let value = |(setting, value, source): (&Setting, String, ConfigSource)| {
             (setting.flag.to_owned(), value, source)
         };
-        CheckedSettings {
+        let checked = serde_json::to_value(CheckedSettings {
             values: self.iter().map(value).collect(),
             file: self.file.clone(),
             console_password: self.console_password,
+        })
+        .map_err(|error| error.to_string())?;
+        let read = Self::from_checked(&checked)?;
+        // Warnings are not handed over.
+        match (read.config, read.sources) == (self.config, self.sources) {
+            true => Ok(checked),
+            false => Err("it would be read as another one".to_owned()),
         }
     }
 
@@ -308,7 +324,8 @@ impl Settings {
     /// # Errors
     ///
     /// Another program has written it.
-    pub(crate) fn from_checked(checked: &CheckedSettings) -> Result<Self, String> {
+    pub(crate) fn from_checked(checked: &Value) -> Result<Self, String> {
+        let checked = CheckedSettings::deserialize(checked).map_err(|error| error.to_string())?;
         let mut config = Config::default();
         let mut sources = [ConfigSource::Default; SETTINGS.len()];
         if checked.values.len() != SETTINGS.len() {
@@ -319,13 +336,15 @@ impl Settings {
             if setting.flag != flag {
                 return Err(format!("it has the setting {flag} in place of {}", setting.flag));
             }
-            setting.set(&mut config, value)?;
+            setting
+                .set(&mut config, value)
+                .map_err(|valid| format!("{flag} is {value}, and should be {valid}"))?;
             *source = *from;
         }
         Ok(Self {
             config,
             sources,
-            file: checked.file.clone(),
+            file: checked.file,
             console_password: checked.console_password,
             warnings: Vec::new(),
         })
@@ -431,5 +450,60 @@ impl ConfigError {
                 ExitCode::from(2)
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::ffi::OsString;
+    use std::os::unix::ffi::OsStringExt as _;
+
+    use super::*;
+
+    fn settings() -> Settings {
+        let mut config = Config {
+            console_unix: Some(Path::new("/run/forkade")),
+            console_password_file: Some(Path::new("/etc/password")),
+            spare_handlers: Span { min: 2, max: 16 },
+            reserved_names: ReservedNames(vec!["The Crew".to_owned(), "none".to_owned()].leak()),
+            ..Config::default()
+        };
+        config.derive_automatic(2);
+        let mut sources = [ConfigSource::Default; SETTINGS.len()];
+        sources[3] = ConfigSource::File;
+        Settings {
+            config,
+            sources,
+            file: Some(PathBuf::from("/etc/forkade.toml")),
+            console_password: Some([7; 32]),
+            warnings: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn what_is_handed_over_is_read_as_it_was_checked() {
+        let checked = settings().to_checked().expect("it can be read");
+        // As the program passes it on that runs until then.
+        let passed_on = serde_json::from_str(&checked.to_string()).expect("JSON");
+        assert_eq!(Settings::from_checked(&passed_on), Ok(settings()));
+    }
+
+    #[test]
+    fn a_configuration_that_could_not_be_read_is_not_handed_over() {
+        let mut out_of_range = settings();
+        out_of_range.config.backlog = 0;
+        let why = out_of_range.to_checked().expect_err("0 is no backlog");
+        assert!(
+            why.contains("backlog is 0, and should be a number from 1"),
+            "{why}"
+        );
+        let mut read_otherwise = settings();
+        read_otherwise.config.reserved_names = ReservedNames(vec!["Crew,Staff".to_owned()].leak());
+        let why = read_otherwise.to_checked().expect_err("it has two names");
+        assert!(why.contains("read as another one"), "{why}");
+        let mut unnamed = settings();
+        unnamed.file = Some(PathBuf::from(OsString::from_vec(vec![b'/', 0xff])));
+        let why = unnamed.to_checked().expect_err("the path is no text");
+        assert!(why.contains("UTF-8"), "{why}");
     }
 }

@@ -42,7 +42,7 @@ const DAY_MS: u32 = 86_400_000;
 const HOUR_MS: u32 = 3_600_000;
 
 /// All settings.
-pub const SETTINGS: [Setting; 32] = [
+pub const SETTINGS: [Setting; 33] = [
     Setting {
         flag: "listen",
         value_name: "IP:PORT",
@@ -60,6 +60,12 @@ pub const SETTINGS: [Setting; 32] = [
         value_name: "FILE",
         help: "Password of the console's address, in a file; required unless that is a loopback address",
         kind: ValueKind::PathOrNone(|config| &mut config.console_password_file),
+    },
+    Setting {
+        flag: "audit-log",
+        value_name: "FILE",
+        help: "File to which one line of JSON is appended for each act of an operator",
+        kind: ValueKind::PathOrNone(|config| &mut config.audit_log),
     },
     Setting {
         flag: "players-max",

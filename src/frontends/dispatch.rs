@@ -10,13 +10,15 @@ use crate::limits::{CLIENT_NAME_BYTES_MAX, FRAME_BYTES_MAX, FRAME_HEADER_BYTES, 
 use crate::lobby::chat::{self, clean_line};
 use crate::lobby::join_leave::{self, NewRoom};
 use crate::lobby::{
-    delivery, invites, listing, match_play, names, ownership, reservations, room_view, settings,
+    delivery, ignoring, invites, listing, match_play, names, ownership, reservations, room_view, settings,
 };
+use crate::session::handshake::Refusal;
 use crate::session::rate::{costs_if_rejected, price_of};
 use crate::session::rejection::Rejection;
 use crate::session::{CloseReason, Greeting, Session};
 use crate::state::directory::Name;
 use forkade_text::opening::{self, ForeignProtocol, Opening};
+use forkade_text::render;
 
 /// What the handshake has led to.
 #[derive(Debug, PartialEq, Eq)]
@@ -140,17 +142,17 @@ fn try_handshake(session: &mut Session<'_>, has_ended: bool) -> HandshakeOutcome
         Ok(ClientMessage::Resume { token, received }) => {
             match session.request_resume(min..=max, token, received, used) {
                 Ok(keeper) => HandshakeOutcome::Resuming(keeper),
-                Err(code @ ErrorCode::Replaced) => {
-                    refused(code, "your session goes on on a newer connection")
+                Err(Refusal::Banned { left_ms }) => refused(ErrorCode::Kicked, render::banned(left_ms)),
+                Err(Refusal::Error(code)) => {
+                    let text = match code {
+                        ErrorCode::Replaced => "your session goes on on a newer connection",
+                        ErrorCode::VersionUnsupported => "your session has another version than you speak",
+                        ErrorCode::TokenUnknown => "no session has this token (any more)",
+                        ErrorCode::Malformed => "more bytes were claimed received than were sent",
+                        _ => "the server failed; nothing was changed",
+                    };
+                    refused(code, text)
                 }
-                Err(code @ ErrorCode::VersionUnsupported) => {
-                    refused(code, "your session has another version than you speak")
-                }
-                Err(code @ ErrorCode::TokenUnknown) => refused(code, "no session has this token (any more)"),
-                Err(code @ ErrorCode::Malformed) => {
-                    refused(code, "more bytes were claimed received than were sent")
-                }
-                Err(code) => refused(code, "the server failed; nothing was changed"),
             }
         }
         Ok(_) => refused(ErrorCode::WrongState, "the first message is Hello or Resume"),
@@ -169,13 +171,14 @@ fn greet(session: &mut Session<'_>, greeting: Greeting, name: &str, used: usize)
     };
     match session.greet(greeting, name, used) {
         Ok(()) => HandshakeOutcome::Greeted,
-        Err(code @ (ErrorCode::NameTaken | ErrorCode::ShuttingDown)) => {
+        Err(Refusal::Banned { left_ms }) => refused(ErrorCode::Kicked, render::banned(left_ms)),
+        Err(Refusal::Error(code @ (ErrorCode::NameTaken | ErrorCode::ShuttingDown))) => {
             greet_again(session, greeting, name, used, code)
         }
-        Err(code @ ErrorCode::ServerFull) => {
+        Err(Refusal::Error(code @ ErrorCode::ServerFull)) => {
             refused(code, "the server has as many players as it can; try again later")
         }
-        Err(code) => refused(code, "the server failed; nothing was changed"),
+        Err(Refusal::Error(code)) => refused(code, "the server failed; nothing was changed"),
     }
 }
 
@@ -399,6 +402,13 @@ fn handle(session: &mut Session<'_>, message: ClientMessage) -> FrameOutcome {
         ClientMessage::Hello { .. } | ClientMessage::Greet { .. } | ClientMessage::Resume { .. } => {
             return close(ErrorCode::WrongState, "you have greeted already");
         }
+        ClientMessage::Ignore { .. } if session.dialect().version < 2 => {
+            return close(
+                ErrorCode::Malformed,
+                "a message is malformed: version 1 has no Ignore",
+            );
+        }
+        ClientMessage::Ignore { player, ignore, .. } => ignoring::ignore(session, &player, ignore),
         ClientMessage::Goodbye => {
             return FrameOutcome::Close {
                 leaves: true,
@@ -553,7 +563,8 @@ fn has_answer(message: &ClientMessage) -> bool {
         | ClientMessage::Configure { .. }
         | ClientMessage::Reserve { .. }
         | ClientMessage::Kick { .. }
-        | ClientMessage::HandOver { .. } => false,
+        | ClientMessage::HandOver { .. }
+        | ClientMessage::Ignore { .. } => false,
         ClientMessage::ListRooms { .. }
         | ClientMessage::CreateRoom { .. }
         | ClientMessage::JoinRoom { .. }

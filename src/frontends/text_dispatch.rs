@@ -7,9 +7,9 @@ use forkade_text::render;
 
 use crate::frontends::dispatch::{FrameOutcome, MASK, reject};
 use crate::limits::{RESUME_WORDS_TRIED_MAX, TEXT_LINE_BYTES_MAX};
-use crate::lobby::{delivery, join_leave, names, text_requests};
+use crate::lobby::{delivery, ignoring, join_leave, names, text_requests};
 use crate::logging;
-use crate::session::rate::REQUEST_PRICE;
+use crate::session::rate::LOOK_PRICE;
 use crate::session::rejection::Rejection;
 use crate::session::resume_word::ResumeWord;
 use crate::session::text_session::ResumeRefusal;
@@ -122,29 +122,38 @@ fn execute_line(session: &mut Session<'_>, line: &[u8]) -> Result<FrameOutcome, 
             return say(session, &text);
         }
         Command::Resume(word) => return resume(session, &word),
-        Command::Who => return handled(session, text_requests::list_players),
+        Command::Ignored => return handled(session, ignoring::list),
+        Command::Ignore { player, ignore } => {
+            return handled(session, |session| ignoring::ignore(session, &player, ignore));
+        }
+        Command::Who => {
+            session.charge(LOOK_PRICE)?;
+            return handled(session, text_requests::list_players);
+        }
         Command::Rename(name) => {
+            session.charge_in_any_case()?;
             let name = names::player_name(session.state, &name).map_err(|error| {
                 Rejection::new(
                     RejectCode::TextInvalid,
                     format!("the name cannot be used: {error}"),
                 )
             })?;
-            session.charge_if_rejected()?;
-            session.charge(REQUEST_PRICE)?;
             let renamed = handled(session, |session| text_requests::rename(session, name))?;
             logging::set_player(Some(name.as_str()));
             return Ok(renamed);
         }
-        Command::Create { game, name, settings } => ClientMessage::CreateRoom {
-            request: REQUEST,
-            name: match name.is_empty() {
-                true => render::default_room_name(session.name().as_str()),
-                false => name,
-            },
-            settings: chosen_settings(session, &game, settings)?,
-            game,
-        },
+        Command::Create { game, name, settings } => {
+            session.charge_in_any_case()?;
+            ClientMessage::CreateRoom {
+                request: REQUEST,
+                name: match name.is_empty() {
+                    true => render::default_room_name(session.name().as_str()),
+                    false => name,
+                },
+                settings: chosen_settings(session, &game, settings)?,
+                game,
+            }
+        }
         Command::Rooms { filter, after } => ClientMessage::ListRooms {
             request: REQUEST,
             filter,
@@ -169,11 +178,15 @@ fn execute_line(session: &mut Session<'_>, line: &[u8]) -> Result<FrameOutcome, 
                 },
             }
         }
-        Command::Set(settings) => ClientMessage::Configure {
-            request: REQUEST,
-            settings: changed_settings(session, settings)?,
-        },
+        Command::Set(settings) => {
+            session.charge_in_any_case()?;
+            ClientMessage::Configure {
+                request: REQUEST,
+                settings: changed_settings(session, settings)?,
+            }
+        }
         Command::Kick(player) => {
+            session.charge_in_any_case()?;
             let (seat, name) = seat_of(session, &player)?;
             ClientMessage::Kick {
                 request: REQUEST,
@@ -182,6 +195,7 @@ fn execute_line(session: &mut Session<'_>, line: &[u8]) -> Result<FrameOutcome, 
             }
         }
         Command::HandOver(player) => {
+            session.charge_in_any_case()?;
             let (seat, name) = seat_of(session, &player)?;
             ClientMessage::HandOver {
                 request: REQUEST,
@@ -204,6 +218,7 @@ fn execute_line(session: &mut Session<'_>, line: &[u8]) -> Result<FrameOutcome, 
 
 /// Continues another session on this connection. The player that has typed this leaves.
 fn resume(session: &mut Session<'_>, word: &str) -> Result<FrameOutcome, Rejection> {
+    session.charge_if_rejected()?;
     join_leave::ensure_in_lobby(session)?;
     let asked = ResumeWord::parse(word)
         .ok_or(ResumeRefusal::UnknownWord)
@@ -215,6 +230,7 @@ fn resume(session: &mut Session<'_>, word: &str) -> Result<FrameOutcome, Rejecti
             return Ok(FrameOutcome::Wait);
         }
         Err(ResumeRefusal::UnknownWord) => {
+            session.fail();
             let text = ResumeRefusal::UnknownWord.to_string();
             if session.refuse_word(&render::refusal(&text))? >= RESUME_WORDS_TRIED_MAX {
                 return Ok(FrameOutcome::Close {
@@ -223,7 +239,10 @@ fn resume(session: &mut Session<'_>, word: &str) -> Result<FrameOutcome, Rejecti
                 });
             }
         }
-        Err(refusal) => session.say(&render::refusal(&refusal.to_string()))?,
+        Err(refusal) => {
+            session.fail();
+            session.say(&render::refusal(&refusal.to_string()))?;
+        }
     }
     session.end_frame();
     Ok(FrameOutcome::Handled)

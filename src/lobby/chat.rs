@@ -19,7 +19,8 @@ use shmem::transaction::Tx;
 use crate::limits::FRAME_TOTAL_BYTES_MAX;
 use crate::lobby::delivery::Events;
 use crate::lobby::fanout::{self, Cause};
-use crate::lobby::join_leave;
+use crate::lobby::ignoring::Ignored;
+use crate::lobby::{join_leave, sanctions};
 use crate::session::Session;
 use crate::session::rejection::Rejection;
 use crate::state::buffers;
@@ -30,14 +31,25 @@ use crate::state::mailbox::PostError;
 /// Lines that one transaction delivers at most.
 const BATCH_MAX: usize = 64;
 
+/// Charges the current frame as a line, and checks that its player may chat. A line of a muted player is charged, too:
+/// the lobby's lock was taken for it.
+///
+/// # Errors
+///
+/// If the player is above the rate limit, or muted.
+pub(crate) fn admit_line(session: &mut Session<'_>) -> Result<(), Rejection> {
+    session.charge_line()?;
+    sanctions::ensure_not_muted(session)
+}
+
 /// Sends a line to the room. The text was cleaned.
 ///
 /// # Errors
 ///
-/// If the player is in no room, or above the rate limit.
+/// If the player is in no room, above the rate limit, or muted.
 pub fn chat_in_room(session: &mut Session<'_>, text: &str) -> Result<(), Rejection> {
     join_leave::current_room(session)?;
-    session.charge_line()?;
+    admit_line(session)?;
     let header = session.state.memory.header;
     let chat = RoomEvent::Chat {
         from: session.name().as_str().to_owned(),
@@ -57,9 +69,9 @@ pub fn chat_in_room(session: &mut Session<'_>, text: &str) -> Result<(), Rejecti
 ///
 /// # Errors
 ///
-/// If the player is above the rate limit.
+/// If the player is above the rate limit, or muted.
 pub fn chat_in_lobby(session: &mut Session<'_>, text: &str) -> Result<(), Rejection> {
-    session.charge_line()?;
+    admit_line(session)?;
     fanout::charge_lobby(session.state.memory)?;
     let Some(player_tx) = session.player_tx() else {
         return Ok(());
@@ -78,7 +90,7 @@ pub fn chat_in_lobby(session: &mut Session<'_>, text: &str) -> Result<(), Reject
 ///
 /// # Errors
 ///
-/// If no player has that name, its mailbox is full, or the sender is above the rate limit.
+/// If no player has that name, its mailbox is full, or the sender is above the rate limit or muted.
 pub fn whisper(session: &mut Session<'_>, to: &str, text: &str) -> Result<(), Rejection> {
     let unknown = || {
         Rejection::new(
@@ -88,7 +100,7 @@ pub fn whisper(session: &mut Session<'_>, to: &str, text: &str) -> Result<(), Re
     };
     // Stored names were cleaned in the same way.
     let to_name = text::clean_player_name(to).map_err(|_| unknown())?;
-    session.charge_line()?;
+    admit_line(session)?;
     let Some(player_tx) = session.player_tx() else {
         return Ok(());
     };
@@ -129,6 +141,7 @@ pub(crate) fn deliver_chat(session: &mut Session<'_>) -> Result<bool, Rejection>
     if log.ends_at(cursor) || space < FRAME_TOTAL_BYTES_MAX as u64 {
         return Ok(false);
     }
+    let ignored = Ignored::by(session);
     let mut tx = session.state.attachment.begin(player_tx.player);
     let mut line = tx.get(&player_tx.player.chat_line);
     let mut output = player_tx.begin_output(&tx);
@@ -154,7 +167,9 @@ pub(crate) fn deliver_chat(session: &mut Session<'_>) -> Result<bool, Rejection>
                         output.put_short(&mut tx, &ServerMessage::ChatMissed { lines: missed });
                         missed_total += missed;
                     }
-                    output.put(&mut tx, &buffer[..length]);
+                    if !ignored.hides_frame(&buffer[..length]) {
+                        output.put(&mut tx, &buffer[..length]);
+                    }
                     line += missed + 1;
                     cursor = next;
                 }

@@ -15,6 +15,7 @@ use shmem::event_log::{Appender, Read};
 use shmem::sys::clock::now_ms;
 
 use crate::limits::{FRAME_TOTAL_BYTES_MAX, ROOM_LOG_BYTES};
+use crate::lobby::ignoring::Ignored;
 use crate::lobby::room_view::snapshot;
 use crate::lobby::text_delivery::{self, turn_hint};
 use crate::lobby::{chat, join_leave, mail_delivery};
@@ -227,6 +228,7 @@ fn copy_events(
         return Ok(DeliveryStop::Idle);
     };
     let mut space = session.space_for_events();
+    let ignored = Ignored::by(session);
     let mut tx = session.state.attachment.begin(player_tx.player);
     let mut next_cursor = cursor;
     let mut output = player_tx.begin_output(&tx);
@@ -236,6 +238,7 @@ fn copy_events(
                 return DeliveryStop::Idle;
             }
             match read_entry(record, next_cursor, seat, frame) {
+                Entry::Frame { next, length } if ignored.hides_frame(&frame[..length]) => next_cursor = next,
                 Entry::Frame { length, next } => {
                     output.put(&mut tx, &frame[..length]);
                     space -= length as u64;

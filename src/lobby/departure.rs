@@ -13,7 +13,7 @@ use crate::session::Session;
 use crate::state::connections::Phase;
 use crate::state::directory::{LobbyTx, Presence};
 use crate::state::handle::StateHandle;
-use crate::state::layout::{ConnectionRef, PlayerRef, RoomRef};
+use crate::state::layout::{ConnectionRef, Memory, PlayerRef, RoomRef};
 use crate::state::players::Membership;
 use crate::state::rooms::{RoomLife, is_open};
 use crate::state::running_game::mark_game_running;
@@ -142,13 +142,17 @@ pub fn kick(state: &mut StateHandle, name: &str) -> Result<Option<u32>, NoSuchPl
     let directory = state.memory.directory;
     let mut tx = state.attachment.begin(directory.record);
     let player = directory.find_name(&tx, name).ok_or(NoSuchPlayer)?;
-    let identity = directory.identities.at(player.index());
-    tx.set(&identity.kicked, 1);
-    let connection: ConnectionRef = tx.get(&identity.connection);
+    let connection = mark_kicked(&mut tx, state.memory, player);
     tx.commit().expect("one mark fits the journal");
-    Ok(connection
-        .is_some()
-        .then(|| state.memory.raise_attention(connection)))
+    Ok(connection.map(|connection| state.memory.raise_attention(connection)))
+}
+
+/// Marks a player as kicked. Returns its connection, whose handler is to be told after the commit.
+pub(crate) fn mark_kicked(tx: &mut LobbyTx<'_>, memory: &Memory, player: PlayerRef) -> Option<ConnectionRef> {
+    let identity = memory.directory.identities.at(player.index());
+    tx.set(&identity.kicked, 1);
+    let connection = tx.get(&identity.connection);
+    connection.is_some().then_some(connection)
 }
 
 /// Stores in the room whether a player is connected, and tells the room. Returns false if that was known, or the seat

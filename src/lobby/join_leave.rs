@@ -22,7 +22,7 @@ use crate::lobby::fanout::{self, Cause};
 use crate::lobby::guesses::Guesser;
 use crate::lobby::invites::random_secret;
 use crate::lobby::match_play::{self, GameCalls};
-use crate::lobby::ownership::{self, elect_owner, is_banned};
+use crate::lobby::ownership::{elect_owner, is_banned};
 use crate::lobby::reservations::{claim_reservation, seat_reserved_for};
 use crate::lobby::room_view::snapshot;
 use crate::lobby::settings::{self, CheckedSettings, allows_spectators};
@@ -139,7 +139,7 @@ pub fn create_room(session: &mut Session<'_>, request: u32, new_room: &NewRoom<'
     tx.set(&record.game, u32::from(game_index));
     settings.store(&mut tx);
     tx.set(&record.owner, 0);
-    tx.set(&record.bans, ownership::NO_BANS);
+    tx.set(&record.kicks, 0);
     tx.set(&record.invite_secret, invite_secret);
     tx.set(&record.reserved, 0);
     tx.set(&record.turn_seat, turns::NO_TURN);
@@ -255,6 +255,7 @@ pub(crate) fn join(
     ensure_in_lobby(session)?;
     abandon_opening(session)?;
     let (games, name) = (session.state.games, session.name());
+    let name_hashes = session.state.memory.directory.hashes_of(name.as_str());
     let header = session.state.memory.header;
     let not_found = || Rejection::new(RejectCode::RoomNotFound, "there is no such room (any more)");
     let room = room.ok_or_else(not_found)?;
@@ -279,7 +280,7 @@ pub(crate) fn join(
     }
     let reserved = seat_reserved_for(&tx, player).filter(|_| !watch);
     admit(&tx, room, reserved.is_some())?;
-    if is_banned(&tx, player) {
+    if is_banned(&tx, player, name_hashes) {
         let text = "the owner of this room has sent you out";
         return Err(Rejection::new(RejectCode::Banned, text));
     }

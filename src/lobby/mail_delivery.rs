@@ -4,6 +4,7 @@
 //! so a crash neither loses nor repeats a message.
 
 use crate::limits::FRAME_TOTAL_BYTES_MAX;
+use crate::lobby::ignoring::Ignored;
 use crate::session::Session;
 use crate::session::rejection::Rejection;
 use crate::state::buffers;
@@ -17,7 +18,7 @@ pub(crate) fn deliver_mail(session: &mut Session<'_>) -> Result<bool, Rejection>
     if !session.mail_waits || space < FRAME_TOTAL_BYTES_MAX as u64 {
         return Ok(false);
     }
-    let memory = session.state.memory;
+    let (memory, ignored) = (session.state.memory, Ignored::by(session));
     let mut tx = session.state.attachment.begin(memory.directory.record);
     let identity = memory.directory.identities.at(player.index());
     let (tail, head) = (tx.get(&identity.mail_tail), tx.get(&identity.mail_head));
@@ -28,7 +29,9 @@ pub(crate) fn deliver_mail(session: &mut Session<'_>) -> Result<bool, Rejection>
             let length = memory
                 .first_frame(player.index(), offset..head, buffer)
                 .expect("a mailbox holds whole frames");
-            output.put(&mut tx, &buffer[..length]);
+            if !ignored.hides_frame(&buffer[..length]) {
+                output.put(&mut tx, &buffer[..length]);
+            }
             offset += length as u64;
         }
     });

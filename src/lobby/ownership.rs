@@ -5,32 +5,34 @@
 
 use forkade_protocol::{RejectCode, RoomEvent};
 
-use crate::limits::BANS_PER_ROOM_MAX;
+use crate::limits::{BANS_PER_ROOM_MAX, KICK_HOLDS_FOR_NAME_MS};
 use crate::lobby::delivery::Events;
 use crate::lobby::join_leave::{self, LeaveReason, RoomContext, free_seat};
 use crate::session::Session;
 use crate::session::rejection::Rejection;
+use crate::state::directory::NameHashes;
 use crate::state::layout::PlayerRef;
-use crate::state::rooms::{Bans, RoomTx, Seat};
+use crate::state::rooms::{RoomBan, RoomTx, Seat};
+use shmem::sys::clock::now_ms;
+use shmem::sys::memory::Guarded;
 
 /// Value of a room's `owner` while no seat is taken.
 pub(crate) const NO_OWNER: u32 = u32::MAX;
 
-/// An empty list of bans.
-pub(crate) const NO_BANS: Bans = [PlayerRef::NONE; BANS_PER_ROOM_MAX];
-
-/// Kicks the player of that name from the seat, and bans it from the room.
+/// Kicks the player of that name from the seat, and bans it from the room: the player as long as the room lives, and
+/// whoever has its name for [`KICK_HOLDS_FOR_NAME_MS`].
 ///
 /// # Errors
 ///
 /// If the caller is in no room or not the owner, the seat is free or its own, or a player of another name has it.
 pub fn kick_from_seat(session: &mut Session<'_>, seat: u8, name: &str) -> Result<(), Rejection> {
-    let header = session.state.memory.header;
+    let memory = session.state.memory;
+    let name_hashes = memory.directory.hashes_of(name);
     join_leave::change_room(session, |tx, context| {
         context.ensure_owner(tx)?;
         let Seat { player, .. } = other_in_seat(tx, context, seat, name)?;
-        context.charge_event(tx, header)?;
-        ban(tx, player);
+        context.charge_event(tx, memory.header)?;
+        ban(tx, player, name_hashes);
         free_seat(tx, &mut context.calls, seat, LeaveReason::Kicked)
     })
 }
@@ -88,9 +90,18 @@ pub(crate) fn elect_owner(tx: &mut RoomTx<'_>) -> Result<(), Rejection> {
     set_owner(tx, u8::try_from(candidates.trailing_zeros()).expect("few seats"))
 }
 
-/// Whether the owner has kicked this player.
-pub(crate) fn is_banned(tx: &RoomTx<'_>, player: PlayerRef) -> bool {
-    tx.get(&tx.record().bans).contains(&player)
+/// Whether the owner has kicked this player, or lately one of the same name.
+pub(crate) fn is_banned(tx: &RoomTx<'_>, player: PlayerRef, name_hashes: NameHashes) -> bool {
+    let now_ms = now_ms();
+    bans(tx)
+        .map(|place| tx.get(place))
+        .any(|ban| ban.player == player || ban.name_until_ms > now_ms && ban.name_hashes.is_same(name_hashes))
+}
+
+/// The places of the room's bans.
+pub(crate) fn bans(tx: &RoomTx<'_>) -> impl Iterator<Item = &'static Guarded<RoomBan>> {
+    let record = tx.record();
+    record.bans.iter().take(tx.get(&record.kicks) as usize)
 }
 
 fn set_owner(tx: &mut RoomTx<'_>, seat: u8) -> Result<(), Rejection> {
@@ -101,22 +112,28 @@ fn set_owner(tx: &mut RoomTx<'_>, seat: u8) -> Result<(), Rejection> {
     Ok(())
 }
 
-fn ban(tx: &mut RoomTx<'_>, player: PlayerRef) {
+fn ban(tx: &mut RoomTx<'_>, player: PlayerRef, name_hashes: NameHashes) {
     let record = tx.record();
-    let mut bans = tx.get(&record.bans);
-    bans.rotate_right(1);
-    bans[0] = player;
-    tx.set(&record.bans, bans);
+    let kicks = tx.get(&record.kicks);
+    let ban = RoomBan {
+        player,
+        name_hashes,
+        name_until_ms: now_ms() + KICK_HOLDS_FOR_NAME_MS,
+    };
+    tx.set(&record.bans[kicks as usize % BANS_PER_ROOM_MAX], ban);
+    tx.set(&record.kicks, kicks + 1);
 }
 
-/// Lifts the ban of a player, if there is one.
-pub(crate) fn unban(tx: &mut RoomTx<'_>, player: PlayerRef) {
-    let record = tx.record();
-    let bans = tx.get(&record.bans);
-    if bans.contains(&player) {
-        let mut others = bans.into_iter().filter(|banned| *banned != player);
-        let bans = std::array::from_fn(|_| others.next().unwrap_or(PlayerRef::NONE));
-        tx.set(&record.bans, bans);
+/// Lifts the bans of a player and of its name, if there are any.
+pub(crate) fn unban(tx: &mut RoomTx<'_>, player: PlayerRef, name_hashes: NameHashes) {
+    let lifted: Vec<_> = bans(tx)
+        .filter(|place| {
+            let ban = tx.get(place);
+            ban.player == player || ban.name_hashes.is_same(name_hashes)
+        })
+        .collect();
+    for place in lifted {
+        tx.set(place, RoomBan::NONE);
     }
 }
 

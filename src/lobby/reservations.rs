@@ -10,6 +10,7 @@ use forkade_protocol::{RejectCode, Reservation, RoomEvent, RoomId, ServerMessage
 use shmem::sys::clock::now_ms;
 
 use crate::limits::INVITED_BYTES_MAX;
+use crate::lobby::chat::admit_line;
 use crate::lobby::delivery::Events;
 use crate::lobby::invites::code_of;
 use crate::lobby::join_leave::{self, RoomContext, first_free_seat};
@@ -17,7 +18,7 @@ use crate::lobby::ownership::unban;
 use crate::lobby::turns::remaining_ms;
 use crate::session::Session;
 use crate::session::rejection::Rejection;
-use crate::state::directory::Name;
+use crate::state::directory::{Name, NameHashes};
 use crate::state::handle::StateHandle;
 use crate::state::layout::{PlayerRef, RoomRef};
 use crate::state::rooms::{RoomLife, RoomTx, Seat, game_of, is_open, seats_in};
@@ -27,10 +28,10 @@ use crate::state::rooms::{RoomLife, RoomTx, Seat, game_of, is_open, seats_in};
 /// # Errors
 ///
 /// If the caller is in no room or not the owner, no player has the name, the player has a seat here already, no seat is
-/// free, the match has begun, or the player's mailbox is full.
+/// free, the match has begun, the player's mailbox is full, or the caller is muted.
 pub fn reserve(session: &mut Session<'_>, name: &str) -> Result<(), Rejection> {
     join_leave::with_room(session, |tx, context| context.ensure_owner(&tx))?;
-    session.charge_line()?;
+    admit_line(session)?;
     let player = find_addressee(session.state, name)?;
     let lasts_ms = session
         .state
@@ -38,13 +39,14 @@ pub fn reserve(session: &mut Session<'_>, name: &str) -> Result<(), Rejection> {
         .header
         .seat_reservation_ms
         .load(Ordering::Relaxed);
-    let header = session.state.memory.header;
+    let (header, directory) = (session.state.memory.header, session.state.memory.directory);
+    let name_hashes = directory.hashes_of(player.1.as_str());
     let (room, (invited, reserved_until_ms)) = join_leave::with_room(session, |mut tx, context| {
         context.ensure_owner(&tx)?;
         context.charge_event(&tx, header)?;
         let reserved_until_ms = seat_reserved_for(&tx, player.0)
             .map(|seat| tx.get(&tx.record().reserved_until_ms[usize::from(seat)]));
-        let invited = reserve_seat(&mut tx, context, player, lasts_ms)?;
+        let invited = reserve_seat(&mut tx, context, (player, name_hashes), lasts_ms)?;
         tx.commit()?;
         Ok((context.room, (invited, reserved_until_ms)))
     })?;
@@ -75,7 +77,7 @@ pub fn reserve(session: &mut Session<'_>, name: &str) -> Result<(), Rejection> {
 fn reserve_seat(
     tx: &mut RoomTx<'_>,
     context: &RoomContext<'_>,
-    (player, name): (PlayerRef, Name),
+    ((player, name), name_hashes): ((PlayerRef, Name), NameHashes),
     lasts_ms: u64,
 ) -> Result<ServerMessage, Rejection> {
     let record = tx.record();
@@ -90,7 +92,7 @@ fn reserve_seat(
         Some(seat) => seat,
         None => first_free_seat(tx, context.calls.games)?,
     };
-    unban(tx, player);
+    unban(tx, player, name_hashes);
     tx.set(&record.reserved, tx.get(&record.reserved) | 1 << seat);
     tx.set(&record.reserved_for[usize::from(seat)], Seat::of(player, name));
     tx.set(&record.reserved_until_ms[usize::from(seat)], now_ms() + lasts_ms);

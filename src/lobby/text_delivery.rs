@@ -9,6 +9,7 @@ use forkade_text::render::{self, RenderContext};
 
 use crate::limits::{FRAME_HEADER_BYTES, FRAME_TOTAL_BYTES_MAX};
 use crate::lobby::delivery::{BATCH_MAX, DeliveryStop, Entry, read_entry};
+use crate::lobby::ignoring::Ignored;
 use crate::lobby::room_view::view_for;
 use crate::session::rejection::Rejection;
 use crate::session::{CURSOR_LOST, Session};
@@ -36,6 +37,7 @@ pub(crate) fn deliver_as_text(
     };
     let space_end =
         session.space_for_events() + session.state.attachment.read_own(&player_tx.player.output_head);
+    let ignored = Ignored::by(session);
     let (games, faults) = (session.state.games, &mut session.state.faults);
     let mut tx = session.state.attachment.begin(record);
     let mut next_cursor = cursor;
@@ -78,7 +80,9 @@ pub(crate) fn deliver_as_text(
                 event
             }
         };
-        let Some(event) = event else { continue };
+        let Some(event) = event.filter(|event| !ignored.hides(event)) else {
+            continue;
+        };
         let is_end = matches!(event, RoomEvent::Finished { .. });
         if is_end && std::mem::take(&mut has_changed) {
             let drawing = draw_match(&tx, &shown, games, seat, faults);

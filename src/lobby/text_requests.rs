@@ -11,11 +11,13 @@ use crate::limits::TEXT_NAMES_SHOWN_MAX;
 use crate::lobby::join_leave;
 use crate::lobby::room_view::snapshot;
 use crate::session::Session;
+use crate::session::handshake::{Refusal, ensure_not_banned};
 use crate::session::rejection::Rejection;
 use crate::state::directory::{Name, Presence};
 use crate::state::handle::StateHandle;
 use crate::state::layout::RoomRef;
 use crate::state::rooms::game_of;
+use forkade_text::render;
 
 /// Identities that `list_players` reads in one transaction.
 const IDENTITIES_PER_TRANSACTION: u32 = 64;
@@ -24,14 +26,18 @@ const IDENTITIES_PER_TRANSACTION: u32 = 64;
 ///
 /// # Errors
 ///
-/// If the player is in a room, where the others know it by the old name, or the name is taken.
+/// If the player is in a room, where the others know it by the old name, or the name is taken or banned.
 pub fn rename(session: &mut Session<'_>, name: Name) -> Result<(), Rejection> {
     let Some((player, player_tx)) = session.player().zip(session.player_tx()) else {
         return Ok(());
     };
     join_leave::ensure_in_lobby(session)?;
-    let directory = session.state.memory.directory;
+    let memory = session.state.memory;
+    let directory = memory.directory;
     let mut tx = session.state.attachment.begin(directory.record);
+    if let Err(Refusal::Banned { left_ms }) = ensure_not_banned(&tx, memory, name) {
+        return Err(Rejection::new(RejectCode::Banned, render::banned(left_ms)));
+    }
     if directory
         .holders(&tx, name.as_str())
         .any(|holder| holder != player)

@@ -90,12 +90,12 @@ impl fmt::Write for Line {
 }
 
 /// A time in UTC with milliseconds: `2026-01-31T23:59:59.999Z`.
-struct Timestamp {
+pub(crate) struct Timestamp {
     ms_since_1970: u64,
 }
 
 impl Timestamp {
-    fn now() -> Self {
+    pub(crate) fn now() -> Self {
         // A clock that is set before 1970 shows 1970.
         let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         Timestamp {

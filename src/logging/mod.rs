@@ -18,6 +18,7 @@
 //!
 //! Do not log while a lock of the lobby is held: formatting takes time for which other processes wait.
 
+pub(crate) mod audit;
 mod limiter;
 mod line;
 mod nonblocking_stderr;

@@ -19,10 +19,11 @@ use crate::lobby::turns;
 use crate::session::CURSOR_LOST;
 use crate::state::chat::ChatCursor;
 use crate::state::connections::{Claim, Phase};
-use crate::state::directory::{Directory, LobbyTx, NAME_KEYS, Name, NameLink, Presence};
+use crate::state::directory::{Directory, LobbyTx, NAME_KEYS, Name, NameHashes, NameLink, Presence};
 use crate::state::handle::StateHandle;
 use crate::state::layout::{ConnectionRef, PlayerRef, RoomRef};
 use crate::state::rooms::{RoomLife, RoomTx, occupants, phase_of, seats_in};
+use crate::state::sanctions::SanctionKind;
 
 /// Derives free lists, counts and the index of names from the identities and room entries, under the lobby's lock.
 /// Returns a sentence for each difference.
@@ -42,6 +43,20 @@ pub fn check_directory(state: &mut StateHandle) -> Vec<String> {
     );
     let published = directory.record.players_published.load(Ordering::Relaxed);
     faults.compare("players present, as published", published, present.len() as u64);
+    let mutes_end_ms = directory.record.mutes_end_published_ms.load(Ordering::Relaxed);
+    faults.compare(
+        "end of the mutes, as published",
+        mutes_end_ms,
+        tx.get(&directory.record.mutes_end_ms),
+    );
+    let places = 0..tx.get(&directory.record.sanctions_touched);
+    for sanction in places.filter_map(|index| directory.sanction(&tx, index, mutes_end_ms)) {
+        if sanction.kind == SanctionKind::MUTE {
+            faults
+                .0
+                .push(format!("{:?} is muted for longer than all", sanction.name));
+        }
+    }
     let next_of = |index: u32| tx.get(&directory.identities.at(index).next);
     let free = faults.walk(
         "free identities",
@@ -375,7 +390,7 @@ fn check_open_room(tx: &RoomTx<'_>, room: RoomRef, recorded: &mut RecordedByPlay
             owner_of(tx)
         ));
     }
-    if let Some((_, seat)) = occupants(tx).find(|(_, seat)| is_banned(tx, seat.player)) {
+    if let Some((_, seat)) = occupants(tx).find(|(_, seat)| is_banned(tx, seat.player, NameHashes::NONE)) {
         faults.0.push(format!(
             "{:?} has a seat in room {room:?}, and is banned",
             seat.name
@@ -408,7 +423,9 @@ fn check_open_room(tx: &RoomTx<'_>, room: RoomRef, recorded: &mut RecordedByPlay
     }
     for seat in seats_in(reserved) {
         let reserved_for = tx.get(&record.reserved_for[usize::from(seat)]);
-        if is_banned(tx, reserved_for.player) || seat_reserved_for(tx, reserved_for.player) != Some(seat) {
+        if is_banned(tx, reserved_for.player, NameHashes::NONE)
+            || seat_reserved_for(tx, reserved_for.player) != Some(seat)
+        {
             faults.0.push(format!(
                 "room {room:?} reserves seat {seat} for {:?}, who is banned or has another",
                 reserved_for.name

@@ -11,6 +11,7 @@ use shmem::sys::memory::SharedBytes;
 use shmem::transaction::{Attachment, Record};
 
 use crate::limits::FRAME_TOTAL_BYTES_MAX;
+use crate::lobby::ownership::bans;
 use crate::maintenance::check::present_players;
 use crate::session::Session;
 use crate::session::transport::ByteCounts;
@@ -61,6 +62,7 @@ pub fn dump_all(state: &mut StateHandle, byte_counts: &[ByteCounts]) -> Vec<Stri
         state.attachment.release(record);
     }
     lines.push(dump_remembered_accounts(state));
+    lines.push(dump_sanctions(state));
     lines.extend(dump_chat(state, chat_needed));
     for index in 0..state.rooms_touched() {
         dump_room(
@@ -135,6 +137,22 @@ fn dump_remembered_accounts(state: &mut StateHandle) -> String {
     format!("remembered accounts {:?}", settled.collect::<Vec<_>>())
 }
 
+fn dump_sanctions(state: &mut StateHandle) -> String {
+    let directory = state.memory.directory;
+    let tx = state.attachment.begin(directory.record);
+    let places = 0..tx.get(&directory.record.sanctions_touched);
+    // The times differ in each run.
+    let sanctions = places
+        .map(|index| directory.sanction(&tx, index, 0))
+        .map(|found| found.map(|sanction| (sanction.kind, sanction.name)));
+    let mutes_end_ms = tx.get(&directory.record.mutes_end_ms);
+    format!(
+        "sanctions {:?} mutes {}",
+        sanctions.collect::<Vec<_>>(),
+        mutes_end_ms != 0
+    )
+}
+
 fn dump_player(attachment: &Attachment, record: &PlayerRecord) -> String {
     let kept = record.kept_output(attachment);
     let published = kept
@@ -150,13 +168,18 @@ fn dump_player(attachment: &Attachment, record: &PlayerRecord) -> String {
             attachment.read_own(&record.telnet_answered),
         )
     });
+    let ignored = attachment.read_own(&record.ignored) as usize;
+    let ignored = record.ignored_names[..ignored].iter();
+    let ignored: Vec<_> = ignored
+        .map(|ignored| attachment.read_own(&ignored.name))
+        .collect();
     // Whether a charge is outstanding; the time differs in each run.
     let paid = record
         .paid_until_us
         .each_ref()
         .map(|until_us| attachment.read_own(until_us) != 0);
     format!(
-        "  {:?} membership {:?} cursor {} chat {} line {} paid {paid:?} consumed {} text {text:?} output up to {}: {output:?}",
+        "  {:?} membership {:?} cursor {} chat {} line {} paid {paid:?} ignores {ignored:?} consumed {} text {text:?} output up to {}: {output:?}",
         attachment.read_own(&record.name),
         attachment.read_own(&record.membership),
         attachment.read_own(&record.log_cursor),
@@ -242,7 +265,8 @@ fn dump_room(state: &mut StateHandle, index: u32, needed_from: u64, lines: &mut 
         tx.get(&record.owner),
         tx.get(&record.flags),
         tx.get(&record.turn_seconds),
-        tx.get(&record.bans),
+        // The hashes and times differ in each run.
+        bans(&tx).map(|place| tx.get(place).player).collect::<Vec<_>>(),
         tx.get(&record.spectators),
         tx.get(&record.connected),
         tx.get(&record.ready),

@@ -1,6 +1,7 @@
 //! Frames of the input stream, and the part that every transaction of a player shares: it consumes the frame that
 //! caused it and appends to the output.
 
+use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use forkade_protocol::{ClientMessage, ServerMessage, codec, frame};
@@ -146,31 +147,16 @@ impl Session<'_> {
 
     /// Enters the confirms among the frames that have arrived but must wait: what they wait for may be a confirm.
     /// (Each is entered again, without effect, when its turn comes.)
-    pub(crate) fn enter_confirms_ahead(&self) {
+    pub(crate) fn enter_confirms_ahead(&mut self) {
         let Some((_, player)) = self.player else { return };
-        let (mut start, received) = (
-            self.state.attachment.read_own(&player.consumed),
-            self.input_received(),
-        );
+        let waiting = self.state.attachment.read_own(&player.consumed)..self.input_received();
         let input = player.input.view(&self.state.attachment);
-        while received >= start + FRAME_HEADER_BYTES as u64 {
-            let mut header = [0; FRAME_HEADER_BYTES];
-            input.read(start, &mut header);
-            let length = u32::from_le_bytes(header) as usize;
-            let body_start = start + FRAME_HEADER_BYTES as u64;
-            start = body_start + length as u64;
-            if length > FRAME_BYTES_MAX || received < start {
-                return;
-            }
-            let mut body = [0; SHORT_FRAME_BYTES_MAX];
-            let Some(body) = body.get_mut(..length) else {
-                continue;
-            };
-            input.read(body_start, body);
-            if let Ok(ClientMessage::Confirm { received }) = codec::decode(body) {
-                // A false one is answered when its turn comes.
-                let _ = self.enter_confirm(received);
-            }
+        let mut search = self.confirm_search;
+        let found = search.advance(waiting, |from, bytes| input.read(from, bytes));
+        self.confirm_search = search;
+        for received in found {
+            // A false one is answered when its turn comes.
+            let _ = self.enter_confirm(received);
         }
     }
 
@@ -200,6 +186,45 @@ impl Session<'_> {
         own.consume(&mut tx);
         tx.commit()?;
         Ok(())
+    }
+}
+
+/// How far the frames that wait have been searched for confirms. Each is looked at once by a process: a client may let
+/// thousands of them wait. A successor searches again.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct ConfirmSearch {
+    /// Input offset: the start of a frame.
+    searched_to: u64,
+}
+
+impl ConfirmSearch {
+    /// What is confirmed in the whole frames within this range of the input that were not searched before. The range
+    /// begins with a frame.
+    fn advance(&mut self, waiting: Range<u64>, read: impl Fn(u64, &mut [u8])) -> Vec<u64> {
+        let mut confirmed = Vec::new();
+        let mut start = self.searched_to.max(waiting.start);
+        loop {
+            self.searched_to = start;
+            let body_start = start + FRAME_HEADER_BYTES as u64;
+            if waiting.end < body_start {
+                return confirmed;
+            }
+            let mut header = [0; FRAME_HEADER_BYTES];
+            read(start, &mut header);
+            let length = u32::from_le_bytes(header) as usize;
+            start = body_start + length as u64;
+            if length > FRAME_BYTES_MAX || waiting.end < start {
+                return confirmed;
+            }
+            let mut body = [0; SHORT_FRAME_BYTES_MAX];
+            let Some(body) = body.get_mut(..length) else {
+                continue;
+            };
+            read(body_start, body);
+            if let Ok(ClientMessage::Confirm { received }) = codec::decode(body) {
+                confirmed.push(received);
+            }
+        }
     }
 }
 
@@ -414,5 +439,74 @@ impl Output {
             self.put_bytes(tx, render::PROMPT.as_bytes());
         }
         tx.set(&self.player.output_head, self.head);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn frames(messages: &[ClientMessage]) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        for message in messages {
+            frame::append_frame(message, &mut bytes).expect("a short message");
+        }
+        bytes
+    }
+
+    proptest! {
+        /// Whatever has arrived when it is searched, and whatever is consumed in between.
+        #[test]
+        fn every_confirm_that_waits_is_found_once_and_every_frame_is_read_once(
+            confirms in prop::collection::vec(prop::option::of(1_u64..1_000_000), 1..200),
+            steps in prop::collection::vec((0_usize..64, 0_usize..4), 0..400),
+        ) {
+            let messages: Vec<_> = confirms
+                .iter()
+                .map(|confirm| match confirm {
+                    Some(received) => ClientMessage::Confirm { received: *received },
+                    None => ClientMessage::Ping { nonce: 7 },
+                })
+                .collect();
+            let input = frames(&messages);
+            let ends: Vec<_> = (1..=messages.len()).map(|count| frames(&messages[..count]).len() as u64).collect();
+            let reads = Cell::new(0);
+            let read = |from: u64, bytes: &mut [u8]| {
+                reads.set(reads.get() + 1);
+                let from = usize::try_from(from).expect("small");
+                bytes.copy_from_slice(&input[from..from + bytes.len()]);
+            };
+            let (mut search, mut found) = (ConfirmSearch::default(), Vec::new());
+            let (mut arrived, mut consumed, mut searches) = (0, 0, 0);
+            for (more, handled) in steps.into_iter().chain([(input.len(), 0)]) {
+                arrived = (arrived + more).min(input.len());
+                let start = if consumed == 0 { 0 } else { ends[consumed - 1] };
+                found.extend(search.advance(start..arrived as u64, read));
+                searches += 1;
+                // Only what was searched is consumed, so that nothing is left out.
+                let whole = ends.iter().take_while(|end| **end <= arrived as u64).count();
+                consumed = (consumed + handled).min(whole);
+            }
+            prop_assert_eq!(found, confirms.into_iter().flatten().collect::<Vec<_>>());
+            prop_assert!(reads.get() <= 2 * messages.len() + searches, "{} reads", reads.get());
+        }
+    }
+
+    #[test]
+    fn the_search_goes_on_behind_what_was_consumed_without_it() {
+        let handled = frames(&[ClientMessage::Ping { nonce: 1 }]);
+        let input = [handled.clone(), frames(&[ClientMessage::Confirm { received: 9 }])].concat();
+        let read = |from: u64, bytes: &mut [u8]| {
+            let from = usize::try_from(from).expect("small");
+            bytes.copy_from_slice(&input[from..from + bytes.len()]);
+        };
+        let mut search = ConfirmSearch::default();
+        let waiting = handled.len() as u64..input.len() as u64;
+        assert_eq!(search.advance(waiting.clone(), read), [9_u64]);
+        assert_eq!(search.advance(waiting, read), [0_u64; 0]);
     }
 }

@@ -16,6 +16,7 @@ use crate::state::connections::{ConnectionRecord, Phase};
 use crate::state::directory::{LobbyTx, Name, Presence};
 use crate::state::layout::{ConnectionRef, Memory, PlayerRef};
 use crate::state::players::{Dialect, PlayerRecord};
+use crate::state::sanctions::SanctionKind;
 use forkade_text::render;
 use shmem::sys::clock::now_ms;
 use shmem::sys::process::ProcessId;
@@ -38,6 +39,24 @@ pub enum Resume {
     AnsweredBefore,
 }
 
+/// Why a greeting or resume was refused. Nothing was changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Refusal {
+    /// An operator has banned the name, for so many milliseconds more.
+    Banned {
+        /// The milliseconds.
+        left_ms: u64,
+    },
+    /// Another reason.
+    Error(ErrorCode),
+}
+
+impl From<ErrorCode> for Refusal {
+    fn from(code: ErrorCode) -> Self {
+        Self::Error(code)
+    }
+}
+
 /// What a client negotiates when it greets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Greeting {
@@ -55,11 +74,11 @@ impl Session<'_> {
     ///
     /// # Errors
     ///
-    /// [`ErrorCode::NameTaken`], [`ErrorCode::ServerFull`] or, while the server drains, [`ErrorCode::ShuttingDown`].
-    /// Nothing was changed.
-    pub fn greet(&mut self, greeting: Greeting, name: Name, used: usize) -> Result<(), ErrorCode> {
+    /// [`Refusal::Banned`], [`ErrorCode::NameTaken`], [`ErrorCode::ServerFull`] or, while the server drains,
+    /// [`ErrorCode::ShuttingDown`].
+    pub fn greet(&mut self, greeting: Greeting, name: Name, used: usize) -> Result<(), Refusal> {
         if self.state.memory.header.is_draining() {
-            return Err(ErrorCode::ShuttingDown);
+            return Err(ErrorCode::ShuttingDown.into());
         }
         let handshake = self.handshake();
         let secret = random_secret()?;
@@ -69,15 +88,16 @@ impl Session<'_> {
         let chat = self.state.end_of_chat();
 
         let mut tx = self.state.attachment.begin(memory.directory.record);
+        ensure_not_banned(&tx, memory, name)?;
         if memory.directory.find_name(&tx, name.as_str()).is_some() {
-            return Err(ErrorCode::NameTaken);
+            return Err(ErrorCode::NameTaken.into());
         }
         let hash_of = |index| hash_of_token(token_of(index, secret));
         let Some(player) = memory
             .directory
             .add_player(&mut tx, name, (connection, record.order()), hash_of)
         else {
-            return Err(ErrorCode::ServerFull);
+            return Err(ErrorCode::ServerFull.into());
         };
         let player_record = memory.players.at(player.index());
         player_record.lock().prepare();
@@ -108,7 +128,7 @@ impl Session<'_> {
             }
             Err(_) => self.state.attachment.release(player_record),
         }
-        done
+        Ok(done?)
     }
 
     /// Whether more of what the client sends at once may still be on its way: see [`ENTER_WAIT_MS`].
@@ -126,7 +146,7 @@ impl Session<'_> {
     ///
     /// # Errors
     ///
-    /// [`ErrorCode::TokenUnknown`]; [`ErrorCode::VersionUnsupported`] if the client does not speak the session's
+    /// [`ErrorCode::TokenUnknown`]; [`Refusal::Banned`]; [`ErrorCode::VersionUnsupported`] if the client does not speak the session's
     /// version; [`ErrorCode::Replaced`] if a newer connection has or requested the session; [`ErrorCode::Malformed`] if
     /// fewer bytes than `received` were ever sent. Nothing was changed.
     pub fn request_resume(
@@ -135,7 +155,7 @@ impl Session<'_> {
         token: Token,
         received: u64,
         used: usize,
-    ) -> Result<Option<u32>, ErrorCode> {
+    ) -> Result<Option<u32>, Refusal> {
         let memory = self.state.memory;
         let (index, hash) = (index_of_token(token), hash_of_token(token));
         let tx = self.state.attachment.begin(memory.directory.record);
@@ -144,24 +164,29 @@ impl Session<'_> {
             .identities
             .get(index)
             .ok_or(ErrorCode::TokenUnknown)?;
+        if tx.get(&identity.token_hash) != hash {
+            return Err(ErrorCode::TokenUnknown.into());
+        }
+        // Also for a player that has been removed, until the record is used again.
+        ensure_not_banned(&tx, memory, tx.get(&identity.name))?;
         let presence = Presence::from_raw(tx.get(&identity.presence));
         let resumable = [Presence::ATTACHED, Presence::DETACHED].contains(&presence);
         // A kicked player must not return before the ticker has removed it.
-        let welcome = resumable && tx.get(&identity.kicked) == 0;
-        if !welcome || tx.get(&identity.token_hash) != hash {
-            return Err(ErrorCode::TokenUnknown);
+        if !resumable || tx.get(&identity.kicked) != 0 {
+            return Err(ErrorCode::TokenUnknown.into());
         }
         let player_record = memory.players.at(index);
         if !versions.contains(&player_record.dialect().version) {
-            return Err(ErrorCode::VersionUnsupported);
+            return Err(ErrorCode::VersionUnsupported.into());
         }
         // If this were checked only after the holder had yielded, a false claim would cost the rightful connection.
         if received > player_record.output_reached.load(Ordering::Acquire) {
-            return Err(ErrorCode::Malformed);
+            return Err(ErrorCode::Malformed.into());
         }
         let player = PlayerRef::new(index, tx.get(&identity.generation));
         let asked = (received, Proof::Token);
-        request_session(tx, memory, (self.record, self.connection), player, used, asked)
+        let connection = (self.record, self.connection);
+        Ok(request_session(tx, memory, connection, player, used, asked)?)
     }
 
     /// Requests the session that an earlier greeting of the same client has created and whose answer the client has not
@@ -371,6 +396,21 @@ impl Terms {
             budgets: self.budgets,
             received,
             games: self.games,
+        }
+    }
+}
+
+/// Checks that no operator has banned the name.
+///
+/// # Errors
+///
+/// [`Refusal::Banned`], which is counted.
+pub(crate) fn ensure_not_banned(tx: &LobbyTx<'_>, memory: &Memory, name: Name) -> Result<(), Refusal> {
+    match memory.directory.sanction_left_ms(tx, SanctionKind::BAN, name) {
+        None => Ok(()),
+        Some(left_ms) => {
+            memory.header.banned_total.fetch_add(1, Ordering::Relaxed);
+            Err(Refusal::Banned { left_ms })
         }
     }
 }

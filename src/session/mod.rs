@@ -40,6 +40,7 @@ use forkade_text::input::InputState;
 use shmem::mutants::Mutant;
 
 pub use crate::session::close::CloseReason;
+use crate::session::frames::ConfirmSearch;
 pub(crate) use crate::session::frames::PlayerTx;
 pub use crate::session::handshake::{Greeting, Resume};
 
@@ -58,6 +59,7 @@ pub struct IdleSession {
     chat_goes_first: bool,
     input_held_until_us: u64,
     waits_since_ms: Option<u64>,
+    confirm_search: ConfirmSearch,
 }
 
 impl IdleSession {
@@ -118,6 +120,7 @@ pub struct Session<'s> {
     /// Since when the next frame waits for other readers of the room, in milliseconds of the monotonic clock. A
     /// successor begins again: the wait is short.
     pub(crate) waits_since_ms: Option<u64>,
+    confirm_search: ConfirmSearch,
 }
 
 /// This connection cannot be continued. The session can, on another connection.
@@ -163,6 +166,7 @@ impl<'s> Session<'s> {
                 chat_goes_first: false,
                 input_held_until_us: 0,
                 waits_since_ms: None,
+                confirm_search: ConfirmSearch::default(),
             },
         );
         session.take_over();
@@ -198,6 +202,7 @@ impl<'s> Session<'s> {
             chat_goes_first: idle.chat_goes_first,
             input_held_until_us: idle.input_held_until_us,
             waits_since_ms: idle.waits_since_ms,
+            confirm_search: idle.confirm_search,
         }
     }
 
@@ -226,6 +231,7 @@ impl<'s> Session<'s> {
             chat_goes_first: self.chat_goes_first,
             input_held_until_us: self.input_held_until_us,
             waits_since_ms: self.waits_since_ms,
+            confirm_search: self.confirm_search,
         }
     }
 

@@ -47,6 +47,17 @@ impl Session<'_> {
         Ok(())
     }
 
+    /// Charges the current frame as a rate-limited request, accepted or rejected: before anything is looked up for it.
+    ///
+    /// # Errors
+    ///
+    /// [`RejectCode::TooFast`].
+    pub fn charge_in_any_case(&mut self) -> Result<(), Rejection> {
+        // The account that makes the player wait for longest comes first, so that the player is told that wait.
+        self.charge_if_rejected()?;
+        self.charge(REQUEST_PRICE)
+    }
+
     /// Makes the current frame one that is charged if it is [rejected](Session::fail).
     ///
     /// # Errors
@@ -150,8 +161,8 @@ impl Session<'_> {
 /// The price of a rate-limited request.
 pub const REQUEST_PRICE: u64 = 10;
 
-/// The price of a look at the room: its lock is held for a moment, but no other player sees anything.
-const LOOK_PRICE: u64 = 1;
+/// The price of a look at the room or at who is here: a lock is held for a moment, but no other player sees anything.
+pub const LOOK_PRICE: u64 = 1;
 
 /// What the dispatcher charges for a request; 0: nothing. (Others are charged where their effect is known.)
 pub fn price_of(message: &ClientMessage) -> u64 {
@@ -176,6 +187,7 @@ pub fn price_of(message: &ClientMessage) -> u64 {
         | ClientMessage::Greet { .. }
         | ClientMessage::Resume { .. }
         | ClientMessage::ListRooms { .. }
+        | ClientMessage::Ignore { .. }
         | ClientMessage::Confirm { .. }
         | ClientMessage::Ping { .. }
         | ClientMessage::Goodbye => 0,

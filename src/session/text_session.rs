@@ -10,13 +10,14 @@ use forkade_protocol::ErrorCode;
 
 use crate::limits::{HANDSHAKE_BYTES_MAX, HANDSHAKE_REPLY_BYTES_MAX};
 use crate::session::Session;
-use crate::session::handshake::{Proof, open, random_word, request_session};
+use crate::session::handshake::{Proof, Refusal, ensure_not_banned, open, random_word, request_session};
 use crate::session::rejection::Rejection;
 use crate::session::resume_word::ResumeWord;
 use crate::state::connections::Phase;
 use crate::state::directory::{LobbyTx, Name, Presence};
 use crate::state::layout::{ConnectionRef, PlayerRef};
 use crate::state::players::Dialect;
+use crate::state::sanctions::SanctionKind;
 use forkade_text::input::{self, Token};
 use forkade_text::render;
 use forkade_text::telnet::options::RefusedOptions;
@@ -32,11 +33,17 @@ pub enum ResumeRefusal {
     /// No session has the word.
     #[error("no session has this word (any more)")]
     UnknownWord,
+    /// An operator has banned the session's name.
+    #[error("{}", render::banned(*left_ms))]
+    Banned {
+        /// For so many milliseconds more.
+        left_ms: u64,
+    },
     /// It is the word of the player that types it.
     #[error("that is your own word: keep it for when you have lost the connection")]
     OwnWord,
-    /// A newer connection has the session.
-    #[error("the session goes on on a newer connection")]
+    /// A newer connection has had the session, or has asked for it.
+    #[error("this connection is older than the session's last one: connect again, and type the word there")]
     Replaced,
     /// Too much was typed behind the line.
     #[error("you typed more behind that line than can wait; type it again")]
@@ -110,9 +117,14 @@ impl Session<'_> {
         let identities = &memory.directory.identities;
         let identity = identities.get(word.index).ok_or(ResumeRefusal::UnknownWord)?;
         let presence = Presence::from_raw(tx.get(&identity.presence));
-        let resumable = [Presence::ATTACHED, Presence::DETACHED].contains(&presence)
-            && tx.get(&identity.kicked) == 0
-            && tx.get(&identity.token_hash) == word.hash();
+        if tx.get(&identity.token_hash) != word.hash() {
+            return Err(ResumeRefusal::UnknownWord);
+        }
+        if let Err(Refusal::Banned { left_ms }) = ensure_not_banned(&tx, memory, tx.get(&identity.name)) {
+            return Err(ResumeRefusal::Banned { left_ms });
+        }
+        let resumable =
+            [Presence::ATTACHED, Presence::DETACHED].contains(&presence) && tx.get(&identity.kicked) == 0;
         if !resumable {
             return Err(ResumeRefusal::UnknownWord);
         }
@@ -212,7 +224,13 @@ impl Session<'_> {
         // A new player does not get older chat lines.
         let chat = self.state.end_of_chat();
         let mut tx = self.state.attachment.begin(memory.directory.record);
-        let is_free = |tx: &LobbyTx<'_>, name: &Name| memory.directory.find_name(tx, name.as_str()).is_none();
+        let is_free = |tx: &LobbyTx<'_>, name: &Name| {
+            memory.directory.find_name(tx, name.as_str()).is_none()
+                && memory
+                    .directory
+                    .sanction_left_ms(tx, SanctionKind::BAN, *name)
+                    .is_none()
+        };
         let name = guest_names(record.order())
             .find(|name| is_free(&tx, name))
             .ok_or(ErrorCode::NameTaken)?;

@@ -11,11 +11,12 @@ use forkade_protocol::text::names::name_keys;
 use siphasher::sip::SipHasher13;
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
-use crate::limits::{PLAYER_NAME_BYTES_MAX, REMEMBERED_ACCOUNTS_MAX};
+use crate::limits::{PLAYER_NAME_BYTES_MAX, REMEMBERED_ACCOUNTS_MAX, SANCTIONS_MAX};
 use crate::state::fixed_string::Text;
 use crate::state::layout::{ConnectionRef, PlayerRef};
 use crate::state::mailbox::Mailbox;
 use crate::state::players::{Account, PaidUntil};
+use crate::state::sanctions::SanctionRecord;
 use shmem::lock::Lock;
 use shmem::shared_record;
 use shmem::sys::memory::Guarded;
@@ -42,6 +43,14 @@ shared_record! {
         pub rooms_touched: Guarded<u32>,
         /// The accounts of players that have left, by the hash of their names.
         pub remembered_accounts: [Guarded<RememberedAccounts>; REMEMBERED_ACCOUNTS_MAX],
+        /// What operators have imposed on names.
+        pub(crate) sanctions: [SanctionRecord; SANCTIONS_MAX],
+        /// Records of sanctions from this index on were never used.
+        pub(crate) sanctions_touched: Guarded<u32>,
+        /// From when on no name is muted, in milliseconds of the monotonic clock, or a later time.
+        pub(crate) mutes_end_ms: Guarded<u64>,
+        /// `mutes_end_ms`, for readers without the lock.
+        pub(crate) mutes_end_published_ms: AtomicU64,
         /// `players_present`, for readers without the lock.
         pub players_published: AtomicU64,
         /// `rooms_in_use`, for readers without the lock.
@@ -155,6 +164,8 @@ impl Record for DirectoryRecord {
             .store(u64::from(view.get(&self.players_present)), Ordering::Relaxed);
         self.rooms_published
             .store(u64::from(view.get(&self.rooms_in_use)), Ordering::Relaxed);
+        self.mutes_end_published_ms
+            .store(view.get(&self.mutes_end_ms), Ordering::Relaxed);
     }
 }
 
@@ -430,6 +441,12 @@ impl Directory {
             .at(u32::try_from(bucket).expect("masked to the number of buckets"))
     }
 
+    /// The hashes of a name's keys. They are secret, so that nobody can choose a name whose hashes are another's.
+    pub(crate) fn hashes_of(&self, name: &str) -> NameHashes {
+        let keys = name_keys(name);
+        NameHashes(std::array::from_fn(|which| self.hash_of(which, &keys[which])))
+    }
+
     fn hash_of(&self, which: usize, key: &str) -> u64 {
         let [key0, key1] = self
             .record
@@ -445,6 +462,21 @@ impl Directory {
 
 /// The number of keys by which a name is in the index.
 pub(crate) const NAME_KEYS: usize = 2;
+
+/// The hashes of a name's [keys](name_keys), by which names are compared where many of them are kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, FromBytes, IntoBytes, Immutable)]
+#[repr(transparent)]
+pub(crate) struct NameHashes([u64; NAME_KEYS]);
+
+impl NameHashes {
+    /// Of no name.
+    pub(crate) const NONE: Self = Self([0; NAME_KEYS]);
+
+    /// Whether the two names count as one: see [`is_same_name`](forkade_protocol::text::is_same_name).
+    pub(crate) fn is_same(self, other: Self) -> bool {
+        std::iter::zip(self.0, other.0).any(|(one, other)| one == other)
+    }
+}
 
 /// A link of the name index: to an identity, by one of the [keys](name_keys) of its name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

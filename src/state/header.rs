@@ -123,6 +123,14 @@ shared_record! {
         pub failed_requests_total: AtomicU64,
         /// Passcodes and invite codes refused unjudged because too many wrong ones were given at the room.
         pub guesses_refused_total: AtomicU64,
+        /// Greetings, resumes and new names refused because an operator has banned the name.
+        pub banned_total: AtomicU64,
+        /// Chat lines refused because an operator has muted the name.
+        pub muted_total: AtomicU64,
+        /// Acts of operators that could not be written to the audit log.
+        pub audit_lines_lost_total: AtomicU64,
+        /// Connections to the console closed because they did not give the password in time.
+        pub passwords_overdue_total: AtomicU64,
         /// Requests and lines refused because a room, all rooms or the lobby had too much to deliver.
         pub fanout_refused_total: AtomicU64,
         /// Connections closed because the same frame crashed several handlers.

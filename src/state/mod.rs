@@ -3,7 +3,7 @@
 //!
 //! * [`layout`]: where every record lies, and how the memory is created; [`handle`]: a process's access to it;
 //! * [`header`]: what every process reads without a lock;
-//! * [`directory`]: names, tokens and rooms in use, under the lobby's lock; [`mailbox`], [`chat`];
+//! * [`directory`]: names, tokens and rooms in use, under the lobby's lock; [`sanctions`], [`mailbox`], [`chat`];
 //! * [`connections`], [`players`], [`rooms`]: the records;
 //! * [`stream_tap`], [`running_game`], [`shown_game`], [`connection_counts`], [`budget`]: parts of them;
 //! * [`roles`], [`doorbells`], [`hang_kind`]: the server's processes, as every layer names them.
@@ -25,5 +25,6 @@ pub mod players;
 pub(crate) mod roles;
 pub mod rooms;
 pub mod running_game;
+pub mod sanctions;
 pub mod shown_game;
 pub mod stream_tap;

@@ -8,9 +8,9 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
-use crate::limits::{INPUT_RING_BYTES, OUTPUT_RING_BYTES};
+use crate::limits::{IGNORED_NAMES_MAX, INPUT_RING_BYTES, OUTPUT_RING_BYTES};
 use crate::state::chat::ChatCursor;
-use crate::state::directory::Name;
+use crate::state::directory::{Name, NameHashes};
 use crate::state::layout::RoomRef;
 use crate::state::stream_tap::TapLease;
 use forkade_text::input;
@@ -43,6 +43,8 @@ shared_record! {
         pub chat_line: Guarded<u64>,
         /// By [`Account`]: the time up to which the player has paid, in microseconds of the monotonic clock.
         pub paid_until_us: [Guarded<u64>; Account::COUNT],
+        /// How many names the player ignores: the first of `ignored_names`.
+        pub(crate) ignored: Guarded<u32>,
         /// Input offset up to which frames or lines were executed.
         pub consumed: Guarded<u64>,
         /// Output offset behind the last whole frame.
@@ -87,6 +89,16 @@ shared_record! {
         output_begins_a_page: PageStart,
         /// Bytes to the player.
         pub output: OutputRing,
+        /// At the end, because few players use it: see [`ignored`](Self::ignored).
+        pub(crate) ignored_names: [IgnoredName; IGNORED_NAMES_MAX],
+    }
+}
+
+shared_record! {
+    /// A name that a player ignores.
+    pub(crate) struct IgnoredName {
+        pub(crate) hashes: Guarded<NameHashes>,
+        pub(crate) name: Guarded<Name>,
     }
 }
 
@@ -244,6 +256,7 @@ impl PlayerRecord {
         for (account, until_us) in self.paid_until_us.iter().zip(paid_until_us) {
             tx.set(account, until_us);
         }
+        tx.set(&self.ignored, 0);
         tx.set(&self.consumed, 0);
         tx.set(&self.output_head, 0);
         tx.set(&self.is_text, 0);

@@ -17,7 +17,7 @@ use crate::limits::{
     ROOM_LOG_BYTES, ROOM_LOG_UNREAD_BYTES_MAX, ROOM_NAME_BYTES_MAX, SEATS_MAX,
 };
 use crate::state::budget::Budget;
-use crate::state::directory::Name;
+use crate::state::directory::{Name, NameHashes};
 use crate::state::fixed_string::{ShortBytes, Text};
 use crate::state::layout::{ConnectionRef, PlayerRef, RoomRef};
 use crate::state::running_game::RoomCrashCounter;
@@ -72,8 +72,10 @@ shared_record! {
         pub passcode_guesses: Budget,
         /// Wrong invite codes that the room judges.
         pub invite_guesses: Budget,
-        /// The players that the owner has kicked.
-        pub bans: Guarded<Bans>,
+        /// The players that the owner has kicked. Each kick takes the next place, in place of the oldest.
+        pub(crate) bans: [Guarded<RoomBan>; BANS_PER_ROOM_MAX],
+        /// How many players the owner has kicked.
+        pub(crate) kicks: Guarded<u32>,
         /// The secret of the room's invite code.
         pub invite_secret: Guarded<u64>,
         /// The seat whose turn clock runs; `u32::MAX` for none.
@@ -133,8 +135,25 @@ pub type RoomOptions = ShortBytes<GAME_OPTIONS_BYTES_MAX>;
 /// A room's name, as plain data.
 pub type RoomName = Text<ROOM_NAME_BYTES_MAX>;
 
-/// The players that the owner has kicked, newest first. Beyond the limit the oldest is dropped.
-pub(crate) type Bans = [PlayerRef; BANS_PER_ROOM_MAX];
+/// A player that the owner has kicked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, FromBytes, IntoBytes, Immutable)]
+#[repr(C)]
+pub(crate) struct RoomBan {
+    pub(crate) player: PlayerRef,
+    /// Of the player's name.
+    pub(crate) name_hashes: NameHashes,
+    /// Until when the name is banned, whoever has it, in milliseconds of the monotonic clock.
+    pub(crate) name_until_ms: u64,
+}
+
+impl RoomBan {
+    /// In place of a ban that was lifted.
+    pub(crate) const NONE: Self = Self {
+        player: PlayerRef::NONE,
+        name_hashes: NameHashes::NONE,
+        name_until_ms: 0,
+    };
+}
 
 /// A seat.
 #[derive(Debug, Clone, Copy, FromBytes, IntoBytes, Immutable)]

@@ -321,3 +321,50 @@ fn a_flood_on_the_game_port_delays_no_operator() {
     println!("{made} connections; an operator waited {slowest:?} at most");
     assert!(slowest < WAIT_MAX / 2, "an operator waited {slowest:?}");
 }
+
+#[test]
+fn a_console_without_the_password_ends_in_time_although_it_goes_on_sending() {
+    let directory = Directory::new();
+    let file = directory.file("password");
+    std::fs::write(&file, "correct horse\n").expect("a file");
+    let server = Server::start(&["--console-password-file", file.to_str().expect("a plain path")]);
+    let mut operator = tcp_console(&server);
+    assert_eq!(ask(&mut operator, "password correct horse"), ["OK"]);
+    let (begun, mut talker, mut silent) = (Instant::now(), tcp_console(&server), tcp_console(&server));
+    let mut reader = talker.try_clone().expect("a descriptor is left");
+    let said = std::thread::spawn(move || {
+        let mut said = String::new();
+        reader.read_to_string(&mut said).map(|_| said)
+    });
+    while !said.is_finished() {
+        assert!(begun.elapsed() < WAIT_MAX, "it is still heard");
+        let _ = talker.write_all(b"status\r\n");
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    // Its handler answers each line, until the time is up.
+    let said = said
+        .join()
+        .expect("no panic")
+        .expect("the connection ends in order");
+    assert!(said.starts_with("ERR a password is needed"), "{said}");
+    assert!(
+        said.ends_with("ERR closed: no password within 30 seconds\r\n"),
+        "{said}"
+    );
+    assert!(
+        begun.elapsed() >= Duration::from_secs(29),
+        "{:?}",
+        begun.elapsed()
+    );
+    let mut said = String::new();
+    silent
+        .read_to_string(&mut said)
+        .expect("the connection ends in order");
+    assert_eq!(said, "ERR closed: no password within 30 seconds\r\n");
+    server.expect_logged("has not given the console's password in time");
+    assert!(
+        ask(&mut operator, "status")
+            .iter()
+            .any(|line| { line.split_whitespace().eq(["passwords_overdue_total", "2"]) })
+    );
+}

@@ -241,3 +241,28 @@ fn a_new_greeting_under_the_same_name_is_no_new_account() {
         .chat(ChatScope::Lobby, "hello")
         .expect("another player has another account");
 }
+
+#[test]
+fn typed_requests_that_fail_before_they_reach_the_lobby_are_charged() {
+    let server = Server::start(&THREE);
+    for failing in [
+        "kick Nobody",
+        "owner Nobody",
+        "set seats=2",
+        "create tictactoe seats=99",
+        "name Server",
+        "resume 0000-0000-0000-0000",
+    ] {
+        let mut text_player = TextClient::named(&server, "Ann");
+        // (After three wrong words the connection would be closed.)
+        let answers = [failing, failing, "kick Nobody", failing].map(|line| text_player.ask(line));
+        let is_too_fast = answers
+            .each_ref()
+            .map(|answer| answer.starts_with("No: too many of your requests were refused"));
+        assert_eq!(is_too_fast, [false, false, false, true], "{answers:?}");
+        text_player.type_line("quit");
+        text_player.read_to_end();
+        eventually("the name is free", || server.status("players") == 0);
+    }
+    server.expect_no_errors();
+}

@@ -10,6 +10,7 @@ mod common;
 #[path = "../harness/mod.rs"]
 mod harness;
 
+mod audit_log;
 mod bounded_log;
 mod chat;
 mod churn;
@@ -26,6 +27,7 @@ mod fanout;
 mod foreign_protocols;
 mod guessing;
 mod hidden_information;
+mod ignoring;
 mod input_fragmentation;
 mod invitations;
 mod isolation_dial;
@@ -43,6 +45,7 @@ mod rate_limits;
 mod reserved_names;
 mod room_view;
 mod rooms;
+mod sanctions;
 mod session_edge_cases;
 mod session_resume;
 mod slow_clients;

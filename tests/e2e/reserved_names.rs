@@ -39,7 +39,8 @@ fn reserved_names_are_refused_in_the_handshake() {
 
 #[test]
 fn reserved_names_are_refused_in_text_mode() {
-    let server = Server::start(&[]);
+    // One after another, without a wait.
+    let server = Server::start(&["--failures-burst", "20"]);
     let mut text_player = TextClient::named(&server, "Eve");
     for name in FORGED {
         text_player.type_line(&format!("name {name}"));

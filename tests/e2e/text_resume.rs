@@ -208,3 +208,19 @@ fn a_connection_that_came_back_late_is_taken_over_like_any_other() {
     ann.type_line("whoami");
     ann.read_until("You are Ann.");
 }
+
+#[test]
+fn a_word_typed_on_an_older_connection_is_refused_with_what_to_do_and_works_on_a_new_one() {
+    let server = Server::start(&[]);
+    let mut older = guest(&server);
+    let (ann, mut bob, word) = match_of_two(&server);
+    let refusal = "No: this connection is older than the session's last one: connect again, and\r\n    type the word there.";
+    assert_eq!(older.ask(&format!("resume {word}")), refusal);
+    // No connection has the session now: it goes on nowhere.
+    lose(ann);
+    bob.read_until("Ann has lost the connection; the seat is kept for a while.\r\n");
+    assert_eq!(older.ask(&format!("resume {word}")), refusal);
+    come_back(&server, &word);
+    bob.read_until("Ann is back.\r\n");
+    server.expect_no_errors();
+}

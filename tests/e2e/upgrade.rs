@@ -25,13 +25,13 @@ fn copy(program: &str, to: &Path) {
 }
 
 /// A server whose program file this test can replace.
-struct Upgradable {
-    server: Server,
+pub(crate) struct Upgradable {
+    pub(crate) server: Server,
     folder: PathBuf,
 }
 
 impl Upgradable {
-    fn start(arguments: &[&str]) -> Self {
+    pub(crate) fn start(arguments: &[&str]) -> Self {
         static STARTED: AtomicU32 = AtomicU32::new(0);
         let number = STARTED.fetch_add(1, Ordering::Relaxed);
         let folder = std::env::temp_dir().join(format!("forkade-upgrade-{}-{number}", std::process::id()));
@@ -58,7 +58,7 @@ impl Upgradable {
         fs::rename(&new, self.program()).expect("the program can be replaced");
     }
 
-    fn install_itself(&self) {
+    pub(crate) fn install_itself(&self) {
         self.install(|new| {
             copy(env!("CARGO_BIN_EXE_forkade"), new);
         });
@@ -69,7 +69,7 @@ impl Upgradable {
     }
 
     /// Runs `forkade upgrade`.
-    fn ask_by_command(&self) -> std::process::Output {
+    pub(crate) fn ask_by_command(&self) -> std::process::Output {
         Command::new(env!("CARGO_BIN_EXE_forkade"))
             .args(["upgrade", "--console", &self.server.console.to_string()])
             .output()
@@ -409,4 +409,31 @@ fn an_upgrade_runs_with_the_configuration_that_was_checked() {
         "debug",
         "what is shown is in effect"
     );
+}
+
+#[test]
+fn a_configuration_that_cannot_be_read_after_the_check_is_loaded_anew_and_the_server_goes_on() {
+    let upgradable = Upgradable::start(&[]);
+    let mut ann = upgradable.server.client("Ann");
+    // The server's own argument `serve` is the script that the shell runs. It agrees, and hands over settings that the
+    // program which it then executes does not know.
+    let settings = r#"{"values":[["fog","on","Default"]],"file":null,"console_password":null}"#;
+    let script = format!(
+        r#"case $_FORKADE_HANDOVER in
+            check:*) echo '{{"version":"1","objection":null,"settings":{settings}}}' >&${{_FORKADE_HANDOVER##*:}} ;;
+            *) exec {} serve "$@" ;;
+        esac
+        "#,
+        env!("CARGO_BIN_EXE_forkade")
+    );
+    fs::write(upgradable.folder.join("serve"), script).expect("a file can be written");
+    upgradable.install(|new| {
+        copy("/bin/bash", new);
+    });
+    upgradable.upgrade();
+    upgradable
+        .server
+        .expect_logged("handed over cannot be read, and was loaded anew: it has other settings");
+    ann.ping().expect("she is served by the new program");
+    upgradable.server.client("Bob");
 }

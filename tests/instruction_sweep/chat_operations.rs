@@ -1,7 +1,8 @@
 //! Operations of chat: to the lobby, and to single players.
 
 use forkade::limits::CHAT_BYTES_MAX;
-use forkade::testing::lobby::{chat, departure};
+use forkade::testing::lobby::{chat, departure, sanctions};
+use forkade::testing::state::sanctions::SanctionKind;
 
 use crate::fixture::{chat, resume, say, whisper};
 use crate::operations::Operation;
@@ -61,6 +62,12 @@ pub(crate) const TALK: &[Operation] = &[
         fixture.players(["ann", "bob"]);
         fixture.fills_mailbox(1, "bob");
         fixture.says(0, &whisper("bob", &"!".repeat(CHAT_BYTES_MAX)))
+    }),
+    Operation::new("chat while muted", 2, |fixture| {
+        fixture.room_of("relay", ["ann", "bob"]);
+        let lobby = fixture.world.leaked_lobby();
+        sanctions::impose(lobby, SanctionKind::MUTE, "ann", 600_000).expect("there is a place");
+        fixture.says(0, &chat(5))
     }),
     Operation::new("be refused a whisper", 2, |fixture| {
         fixture.players(["ann", "bob"]);

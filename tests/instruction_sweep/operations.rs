@@ -16,11 +16,13 @@ use crate::fixture::{
     quick_match, ready, relayed, resume, tick,
 };
 use crate::sweep::{Act, Subject};
-use forkade::testing::lobby::departure;
+use forkade::testing::lobby::{departure, sanctions};
 use forkade::testing::maintenance::expiry;
 use forkade::testing::session::transport::ByteCounts;
 use forkade::testing::session::{CloseReason, Resume};
 use forkade::testing::state::connections::{Kind, Phase};
+use forkade::testing::state::handle::StateHandle;
+use forkade::testing::state::sanctions::SanctionKind;
 
 /// One operation.
 pub(crate) struct Operation {
@@ -64,6 +66,16 @@ impl Operation {
         let mut fixture = Fixture::new();
         let act = (self.prepare)(&mut fixture);
         fixture.subject_doing(act, self.repeatable)
+    }
+}
+
+fn impose(lobby: &mut StateHandle, kind: SanctionKind, name: &str) {
+    sanctions::impose(lobby, kind, name, 600_000).expect("there is a place");
+}
+
+impl Fixture {
+    fn imposes(&mut self, kind: SanctionKind, name: &str) {
+        impose(self.world.leaked_lobby(), kind, name);
     }
 }
 
@@ -546,6 +558,32 @@ pub(crate) const OPERATIONS: &[Operation] = &[
         })
     })
     .one_cell(),
+    Operation::new("ban", 2, |fixture| {
+        fixture.players(["ann"]);
+        Act::lobby(|lobby| impose(lobby, SanctionKind::BAN, "Ann"))
+    }),
+    Operation::new("ban, in place of one that is over", 2, |fixture| {
+        fixture.imposes(SanctionKind::MUTE, "bob");
+        sanctions::lift(fixture.world.leaked_lobby(), "bob").expect("it was imposed");
+        Act::lobby(|lobby| impose(lobby, SanctionKind::BAN, "Ann"))
+    }),
+    Operation::new("mute, in place of an earlier mute", 2, |fixture| {
+        fixture.imposes(SanctionKind::MUTE, "ANN");
+        Act::lobby(|lobby| impose(lobby, SanctionKind::MUTE, "Ann"))
+    }),
+    Operation::new("lift a ban and a mute", 2, |fixture| {
+        fixture.imposes(SanctionKind::BAN, "ann");
+        fixture.imposes(SanctionKind::MUTE, "ann");
+        Act::lobby(|lobby| {
+            // A successor finds that it is done.
+            let _ = sanctions::lift(lobby, "Ann");
+        })
+    }),
+    Operation::new("refuse a name that is banned", 2, |fixture| {
+        fixture.imposes(SanctionKind::BAN, "ann");
+        fixture.newcomer(|banned| banned.send_hello("ANN"));
+        Act::session(process_handshake)
+    }),
     Operation::new("tick", 2, |fixture| {
         fixture.clock(1000);
         Act::lobby(tick)

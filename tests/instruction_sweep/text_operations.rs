@@ -4,7 +4,9 @@ use forkade::limits::{TEXT_LINE_BYTES_MAX, TEXT_SKIP_BYTES_MIN};
 use forkade::testing::frontends::dispatch::{self, FrameOutcome};
 use forkade::testing::lobby::{delivery, departure};
 
-use crate::fixture::{chat, create, finish, handle_frame, join, place, process_handshake, ready, resume};
+use crate::fixture::{
+    chat, create, finish, handle_frame, join, place, process_handshake, ready, resume, say, whisper,
+};
 use crate::operations::Operation;
 use crate::sweep::Act;
 
@@ -130,6 +132,33 @@ pub(crate) const TYPING: &[Operation] = &[
         fixture.room_with_typist();
         fixture.actors[1].request(&chat(5));
         fixture.types(0, b"look\n")
+    }),
+    Operation::new("ignore a name", 2, |fixture| {
+        fixture.typist("ann");
+        fixture.types(0, b"ignore bob\r\n")
+    }),
+    Operation::new("ignore a name in place of a similar one", 2, |fixture| {
+        fixture.typist("ann");
+        fixture.types(0, b"ignore bob 1\r\nignore cyd\r\n");
+        fixture.subject().handle();
+        fixture.subject().handle();
+        fixture.types(0, b"ignore Bob l\r\n")
+    }),
+    Operation::new("ignore a name no more", 2, |fixture| {
+        fixture.typist("ann");
+        fixture.types(0, b"ignore bob\r\nignore cyd\r\n");
+        fixture.subject().handle();
+        fixture.subject().handle();
+        fixture.types(0, b"unignore BOB\r\n")
+    }),
+    Operation::new("deliver nothing of an ignored player", 3, |fixture| {
+        fixture.players(["ann", "bob"]);
+        fixture.typist("cyd");
+        fixture.types(2, b"ignore ann\r\n");
+        fixture.subject().handle();
+        fixture.tells(&say("to all"));
+        fixture.tells(&whisper("cyd", "psst"));
+        fixture.delivers_mail(2)
     }),
     Operation::new("quit by typing", 2, |fixture| {
         fixture.typist("ann");

@@ -8,6 +8,7 @@ use forkade::games::relay::Relayed;
 use forkade::games::tictactoe::TicTacToe;
 use forkade::games::{Game, Outbox};
 use forkade::limits::{BANS_PER_ROOM_MAX, INVITED_BYTES_MAX};
+use forkade_protocol::text::is_same_name;
 use forkade_protocol::{
     ChatScope, ClientMessage, Outcome, Phase, RejectCode, RoomEvent, RoomId, RoomRules, RoomSettings,
     SeatInfo, ServerMessage, codec,
@@ -341,7 +342,9 @@ impl Model {
             }
             None => room.free_seat().ok_or(RejectCode::RoomFull)?,
         };
-        room.bans.retain(|banned| *banned != invited);
+        for ban in &mut room.bans {
+            ban.take_if(|(id, banned)| *id == invited || is_same_name(banned, name));
+        }
         room.kept.insert(seat, (invited, name.to_owned()));
         room.events.push(RoomEvent::Reserved {
             seat,
@@ -361,13 +364,13 @@ impl Model {
     }
 
     fn kick(&mut self, id: RoomId, seat: u8) {
-        let found = self
+        let (name, found) = self
             .players
-            .values_mut()
-            .find(|player| player.place == Some((id, Some(seat))))
+            .iter_mut()
+            .find(|(_, player)| player.place == Some((id, Some(seat))))
             .expect("the seat is taken");
         found.lost = found.place.take();
-        let banned = found.id;
+        let banned = Some((found.id, name.clone()));
         let room = self.room(id);
         room.bans.push_back(banned);
         if room.bans.len() > BANS_PER_ROOM_MAX {
@@ -390,7 +393,7 @@ impl Model {
         let found = self
             .rooms
             .iter()
-            .filter(|(_, room)| joinable(room) && !room.bans.contains(&player))
+            .filter(|(_, room)| joinable(room) && !room.is_banned(player, who))
             .map(|(id, _)| *id)
             .min_by_key(|id| id.0 & 0xFFFF_FFFF);
         match found {
@@ -436,7 +439,7 @@ impl Model {
         let room = self.rooms.get_mut(&id).ok_or(RejectCode::RoomNotFound)?;
         let kept = room.reserved_for(player).filter(|_| !watch);
         admit(room, kept.is_some())?;
-        if room.bans.contains(&player) {
+        if room.is_banned(player, who) {
             return Err(RejectCode::Banned);
         }
         if watch && room.rules.no_spectators {

@@ -61,6 +61,15 @@ pub enum Command {
     Kick(String),
     /// Make the player with this name the owner of the room.
     HandOver(String),
+    /// List the names that the player ignores.
+    Ignored,
+    /// Ignore the players of this name, or not any more.
+    Ignore {
+        /// The name.
+        player: String,
+        /// Whether to ignore it.
+        ignore: bool,
+    },
     /// A request that needs no translation.
     Ask(ClientMessage),
     /// A move, to be parsed by the game.
@@ -291,6 +300,11 @@ fn parse_arguments(description: &'static Description, rest: &str) -> Result<Comm
             request,
             player: unquoted(&text_argument()?).to_owned(),
         })),
+        "ignore" if rest.is_empty() => Ok(Command::Ignored),
+        "ignore" | "unignore" => Ok(Command::Ignore {
+            player: unquoted(&text_argument()?).to_owned(),
+            ignore: description.name == "ignore",
+        }),
         "kick" => Ok(Command::Kick(unquoted(&text_argument()?).to_owned())),
         "owner" => Ok(Command::HandOver(unquoted(&text_argument()?).to_owned())),
         "set" => match settings(&text_argument()?, &no_such)? {

@@ -199,6 +199,34 @@ pub fn readable_by_any_client(text: &str) -> String {
 /// The lengths of a text that are visible characters as bytes; so is the frame's length, which is greater by three.
 const READABLE_TEXT_BYTES: std::ops::Range<usize> = 32..120;
 
+/// What a client is told whose name an operator has banned, for `left_ms` milliseconds more.
+pub fn banned(left_ms: u64) -> String {
+    format!(
+        "an operator has banned this name; it is free again in {}",
+        duration(left_ms)
+    )
+}
+
+/// What a player is told whose name an operator has muted, for `left_ms` milliseconds more.
+pub fn muted(left_ms: u64) -> String {
+    format!(
+        "an operator has muted you; you may chat again in {}",
+        duration(left_ms)
+    )
+}
+
+/// A time, rounded up, in the largest unit of which it has at least two.
+fn duration(ms: u64) -> String {
+    const UNITS: [(u64, &str); 3] = [(86_400, "days"), (3600, "hours"), (60, "minutes")];
+    let seconds = ms.div_ceil(1000);
+    let fitting = UNITS.iter().find(|(unit, _)| seconds >= 2 * unit);
+    let (unit, name) = fitting.copied().unwrap_or((1, "seconds"));
+    match seconds.div_ceil(unit) {
+        1 => "1 second".to_owned(),
+        count => format!("{count} {name}"),
+    }
+}
+
 /// The close reason after `limit_ms` milliseconds without input.
 pub fn idle_timeout_text(limit_ms: u64) -> String {
     match limit_ms {

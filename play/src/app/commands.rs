@@ -115,6 +115,15 @@ impl App<'_> {
                 Style::Bad,
                 "Only the text mode lists who is here: telnet to the same port.",
             ),
+            Command::Ignored => self.print(
+                Style::Bad,
+                "Only the text mode lists whom you ignore; \"ignore NAME\" and \"unignore NAME\" work here, too.",
+            ),
+            Command::Ignore { player, ignore } => self.request(ClientMessage::Ignore {
+                request: REQUEST,
+                player,
+                ignore,
+            }),
             Command::Look if self.is_in_lobby() => self.listing.refresh_now(),
             Command::Look => self.request_view(),
             Command::Rooms { filter, .. } => {

@@ -166,6 +166,19 @@ impl Client {
         })
     }
 
+    /// Gets no more chat, whispers or invitations of the players of this name, or with `ignore` false gets them again.
+    /// Only in version 2.
+    ///
+    /// # Errors
+    /// As for all requests.
+    pub fn ignore(&mut self, player: impl Into<String>, ignore: bool) -> Result<(), ClientError> {
+        self.request_accepted(|request| ClientMessage::Ignore {
+            request,
+            player: player.into(),
+            ignore,
+        })
+    }
+
     /// Asks for another match.
     ///
     /// # Errors

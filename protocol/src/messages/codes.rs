@@ -31,7 +31,7 @@ pub enum ErrorCode {
     TokenUnknown,
     /// The same player has a newer connection.
     Replaced,
-    /// An operator removed the player.
+    /// An operator removed the player, or has banned its name.
     Kicked,
     /// The server stops.
     ShuttingDown,
@@ -133,13 +133,13 @@ pub enum RejectCode {
     NotOffered,
     /// Only the room's owner may do this.
     NotOwner,
-    /// The owner of this room has banned the client.
+    /// The owner of this room has banned the client, or lately a player of its name.
     Banned,
     /// No room has this invite code, or no longer.
     InviteUnknown,
     /// The seat does not exist, is free, or is the client's own.
     NoSuchSeat,
-    /// The client exceeds the rate limit of chat lines.
+    /// The client exceeds the rate limit of chat lines, or an operator has muted it.
     ChatTooFast,
     /// The room does not allow spectators.
     NoSpectators,
@@ -151,4 +151,6 @@ pub enum RejectCode {
     SeatChanged,
     /// The server is about to stop: it creates no rooms and starts no matches.
     Draining,
+    /// Version 2: the client ignores as many names as it can.
+    IgnoringTooMany,
 }

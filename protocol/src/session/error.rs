@@ -14,6 +14,9 @@ pub enum SessionError {
     /// [`SESSION_NONCE`](super::SESSION_NONCE).
     #[error("the session sends this message itself")]
     Reserved,
+    /// The session's version of the protocol has no such message.
+    #[error("this server speaks a version of the protocol without this message")]
+    NotInVersion,
     /// The session keeps so many bytes that the server has not processed that this message does not fit. Receive, then
     /// try again.
     #[error("{unacknowledged} of {bytes_max} bytes are kept until the server has processed them")]

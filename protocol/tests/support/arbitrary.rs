@@ -212,6 +212,11 @@ pub(crate) fn client_message() -> impl Strategy<Value = ClientMessage> {
             name
         }),
         any::<u32>().prop_map(|request| Message::Look { request }),
+        (any::<u32>(), text(), any::<bool>()).prop_map(|(request, player, ignore)| Message::Ignore {
+            request,
+            player,
+            ignore
+        }),
         (text(), text(), any::<u64>(), any::<bool>()).prop_map(|(name, client, nonce, acknowledge)| {
             Message::Greet {
                 name,

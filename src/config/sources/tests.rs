@@ -162,7 +162,7 @@ fn all_mistakes_are_reported_at_once_with_their_place_and_remedy() {
         "{errors:#?}"
     );
     assert!(
-        errors[1].contains("there are listen, console, console_password_file, players_max"),
+        errors[1].contains("there are listen, console, console_password_file, audit_log, players_max"),
         "{errors:#?}"
     );
     assert!(

@@ -1,4 +1,4 @@
-//! Commands that change the server: kick, say, drain, stop.
+//! Commands that change the server: kick, ban, mute, say, drain, stop.
 
 use std::io;
 use std::sync::atomic::Ordering;
@@ -10,10 +10,12 @@ use thiserror::Error;
 use crate::frontends::console::commands::Drain;
 use crate::frontends::console::context::ConsoleContext;
 use crate::lobby::departure::NoSuchPlayer;
-use crate::lobby::{chat, departure};
+use crate::lobby::sanctions::SanctionError;
+use crate::lobby::{chat, departure, sanctions};
 use crate::session::rejection::Rejection;
 use crate::state::doorbells::Doorbells;
 use crate::state::handle::StateHandle;
+use crate::state::sanctions::SanctionKind;
 
 /// Removes a player from the server. The ticker removes a player without a connection, at its next sweep.
 pub(crate) fn kick(lobby: &mut StateHandle, doorbells: &Doorbells, name: &str) -> Result<(), NoSuchPlayer> {
@@ -21,6 +23,29 @@ pub(crate) fn kick(lobby: &mut StateHandle, doorbells: &Doorbells, name: &str) -
         doorbells.ring_keeper(keeper);
     }
     log::info!("an operator has removed player \"{name}\"");
+    Ok(())
+}
+
+/// Bans or mutes a name.
+pub(crate) fn sanction(
+    lobby: &mut StateHandle,
+    doorbells: &Doorbells,
+    (kind, name, time_ms): (SanctionKind, &str, u64),
+) -> Result<(), SanctionError> {
+    for keeper in sanctions::impose(lobby, kind, name, time_ms)? {
+        doorbells.ring_keeper(keeper);
+    }
+    log::info!(
+        "an operator has imposed a {kind} of {} s on \"{name}\"",
+        time_ms / 1000
+    );
+    Ok(())
+}
+
+/// Lifts the bans and mutes of a name.
+pub(crate) fn unban(lobby: &mut StateHandle, name: &str) -> Result<(), SanctionError> {
+    sanctions::lift(lobby, name)?;
+    log::info!("an operator has lifted the bans and mutes of \"{name}\"");
     Ok(())
 }
 

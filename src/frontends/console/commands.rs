@@ -7,6 +7,8 @@ use thiserror::Error;
 
 use crate::frontends::console::commands::descriptions::COMMANDS;
 pub(crate) use crate::frontends::console::commands::descriptions::Description;
+use crate::limits::{BAN_MS_DEFAULT, MUTE_MS_DEFAULT, SANCTION_MS_MAX};
+use crate::state::sanctions::SanctionKind;
 use forkade_text::escape::Escaped;
 
 /// An operator's command.
@@ -30,6 +32,14 @@ pub(crate) enum ConsoleCommand {
     Say(String),
     /// Remove the player with this name.
     Kick(String),
+    /// Ban or mute a name, for so many milliseconds.
+    Sanction {
+        kind: SanctionKind,
+        name: String,
+        time_ms: u64,
+    },
+    /// Lift the bans and mutes of this name.
+    Unban(String),
     /// Begin or cancel a drain.
     Drain(Drain),
     /// Stop the server.
@@ -40,6 +50,30 @@ pub(crate) enum ConsoleCommand {
     Edit(bool),
     /// End the connection.
     Quit,
+}
+
+impl ConsoleCommand {
+    /// Whether it changes the server, so that the audit log has a line about it.
+    pub(crate) fn is_act(&self) -> bool {
+        match self {
+            Self::Upgrade
+            | Self::Log(_)
+            | Self::Say(_)
+            | Self::Kick(_)
+            | Self::Sanction { .. }
+            | Self::Unban(_)
+            | Self::Drain(_)
+            | Self::Stop => true,
+            Self::Help(_)
+            | Self::Query(..)
+            | Self::Ping(_)
+            | Self::Watch { .. }
+            | Self::Trace(_)
+            | Self::Password(_)
+            | Self::Edit(_)
+            | Self::Quit => false,
+        }
+    }
 }
 
 /// What a query shows.
@@ -53,6 +87,7 @@ pub(crate) enum Query {
     /// By name or id.
     Player(String),
     Rooms,
+    Bans,
     /// By id; with a seat: the game as that seat sees it.
     Room {
         id: u64,
@@ -138,6 +173,9 @@ fn parse_arguments(name: &str, rest: &str) -> Option<ConsoleCommand> {
     match name {
         // The argument is the rest of the line, spaces included.
         "kick" => (!rest.is_empty()).then(|| ConsoleCommand::Kick(rest.to_owned())),
+        "unban" => (!rest.is_empty()).then(|| ConsoleCommand::Unban(unquoted(rest).to_owned())),
+        "ban" => parse_sanction(SanctionKind::BAN, rest, BAN_MS_DEFAULT),
+        "mute" => parse_sanction(SanctionKind::MUTE, rest, MUTE_MS_DEFAULT),
         "password" => (!rest.is_empty()).then(|| ConsoleCommand::Password(rest.to_owned())),
         "say" => (!rest.is_empty()).then(|| ConsoleCommand::Say(rest.to_owned())),
         "trace" => (!rest.is_empty()).then(|| ConsoleCommand::Trace(rest.to_owned())),
@@ -186,6 +224,7 @@ fn parse_words(name: &str, arguments: &mut Arguments<'_>) -> Option<ConsoleComma
         },
         "players" => Query::Players,
         "rooms" => Query::Rooms,
+        "bans" => Query::Bans,
         "room" => {
             let seat = match arguments.take_option("--seat") {
                 Some(seat) => Some(seat?.parse().ok()?),
@@ -203,6 +242,45 @@ fn parse_words(name: &str, arguments: &mut Arguments<'_>) -> Option<ConsoleComma
     };
     let format = format(arguments);
     Some(ConsoleCommand::Query(query, format))
+}
+
+/// A name, which may have spaces or be in quotes, and perhaps a time.
+fn parse_sanction(kind: SanctionKind, rest: &str, default_ms: u64) -> Option<ConsoleCommand> {
+    let timed = rest.rsplit_once(char::is_whitespace);
+    let timed = timed.and_then(|(name, time)| Some((name.trim_end(), parse_time(time)?)));
+    let (name, time_ms) = timed.unwrap_or((rest, default_ms));
+    let is_possible = !name.is_empty() && (1..=SANCTION_MS_MAX).contains(&time_ms);
+    is_possible.then(|| ConsoleCommand::Sanction {
+        kind,
+        name: unquoted(name).to_owned(),
+        time_ms,
+    })
+}
+
+/// A time like `30s`, `10m`, `2h` or `1d`, in milliseconds.
+fn parse_time(word: &str) -> Option<u64> {
+    let (unit_start, unit) = word.char_indices().next_back()?;
+    let (count, unit_ms) = (
+        &word[..unit_start],
+        match unit.to_ascii_lowercase() {
+            's' => 1000,
+            'm' => 60_000,
+            'h' => 3_600_000,
+            'd' => 24 * 3_600_000,
+            _ => return None,
+        },
+    );
+    let is_number = !count.is_empty() && count.bytes().all(|byte| byte.is_ascii_digit());
+    is_number.then(|| {
+        count
+            .parse::<u64>()
+            .map_or(u64::MAX, |count| count.saturating_mul(unit_ms))
+    })
+}
+
+fn unquoted(text: &str) -> &str {
+    let inner = text.strip_prefix('"').and_then(|text| text.strip_suffix('"'));
+    inner.unwrap_or(text)
 }
 
 fn parse_on_off(word: &str) -> Option<bool> {
@@ -291,6 +369,13 @@ mod tests {
             "stop now",
             "quit --json",
             "kick  ",
+            "ban",
+            "mute  ",
+            "unban",
+            "ban Ann 0m",
+            "ban Ann 31d",
+            "mute Ann 99999999999999999999h",
+            "bans Ann",
         ] {
             assert!(
                 matches!(parse(wrong.as_bytes()), Err(CommandError::Usage(_))),
@@ -318,6 +403,28 @@ mod tests {
         assert_eq!(parse(b"player Ana 2\t --json"), player("Ana 2", Format::Json));
         assert_eq!(parse(b"player --json"), player("--json", Format::Table));
         assert_eq!(parse(b"player Ana--json"), player("Ana--json", Format::Table));
+    }
+
+    #[test]
+    fn a_time_may_follow_the_name_in_a_ban() {
+        let ban = |name: &str, time_ms| {
+            let (kind, name) = (SanctionKind::BAN, name.to_owned());
+            Ok(ConsoleCommand::Sanction { kind, name, time_ms })
+        };
+        assert_eq!(parse(b"ban Ann"), ban("Ann", BAN_MS_DEFAULT));
+        assert_eq!(parse(b"ban Ann 30s"), ban("Ann", 30_000));
+        assert_eq!(parse(b"ban  Ann Lee  10M "), ban("Ann Lee", 600_000));
+        assert_eq!(parse(b"ban Ann 30d"), ban("Ann", SANCTION_MS_MAX));
+        assert_eq!(parse(b"ban 10m"), ban("10m", BAN_MS_DEFAULT));
+        assert_eq!(parse(b"ban Ann 2"), ban("Ann 2", BAN_MS_DEFAULT));
+        assert_eq!(parse(b"ban Ann m"), ban("Ann m", BAN_MS_DEFAULT));
+        assert_eq!(parse("ban Ann 5ä".as_bytes()), ban("Ann 5ä", BAN_MS_DEFAULT));
+        assert_eq!(parse(b"ban \"Ann 10m\""), ban("Ann 10m", BAN_MS_DEFAULT));
+        assert_eq!(parse(b"ban \"Ann 10m\" 2h"), ban("Ann 10m", 7_200_000));
+        assert_eq!(
+            parse(b"unban \"Ann 10m\""),
+            Ok(ConsoleCommand::Unban("Ann 10m".to_owned()))
+        );
     }
 
     #[test]
@@ -356,7 +463,9 @@ mod tests {
             let wrong = parse(format!("{} --wrong", command.name).as_bytes());
             match command.name {
                 "help" => assert!(matches!(wrong, Err(CommandError::Unknown(_)))),
-                "kick" | "password" | "player" | "trace" | "say" => assert!(wrong.is_ok()),
+                "kick" | "ban" | "mute" | "unban" | "password" | "player" | "trace" | "say" => {
+                    assert!(wrong.is_ok());
+                }
                 _ => assert_eq!(wrong, Err(CommandError::Usage(command.usage))),
             }
         }

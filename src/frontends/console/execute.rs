@@ -1,28 +1,31 @@
 //! Executes commands.
 
+use std::sync::atomic::Ordering;
+
 use crate::frontends::console::commands::{self, ConsoleCommand, Format, Query};
 use crate::frontends::console::live_views::{LiveView, Ping, Trace, Upgrade, Watch};
 use crate::frontends::console::replies::{self, Reply};
 use crate::frontends::console::{Console, Stage, actions, queries};
-use crate::logging;
+use crate::logging::{self, audit};
 
 impl Console<'_> {
     pub(crate) fn execute_line(&mut self, line: &[u8]) {
         match commands::parse(line) {
             Ok(command) if self.needs_password() => match command {
                 ConsoleCommand::Password(guess) => self.guess_password(&guess),
-                ConsoleCommand::Quit => self.execute(command),
+                ConsoleCommand::Quit => self.execute(command, line),
                 _ => self.write_error("a password is needed: enter `password WORD`"),
             },
             Err(_) if self.needs_password() => {
                 self.write_error("a password is needed: enter `password WORD`");
             }
-            Ok(command) => self.execute(command),
+            Ok(command) => self.execute(command, line),
             Err(error) => self.write_error(&error.to_string()),
         }
     }
 
-    fn execute(&mut self, command: ConsoleCommand) {
+    fn execute(&mut self, command: ConsoleCommand, line: &[u8]) {
+        let is_act = command.is_act();
         let (context, lobby) = (self.context, &mut self.session.state);
         let done = match command {
             ConsoleCommand::Help(None) => return self.set_reply(Reply::lines(commands::overview())),
@@ -52,9 +55,17 @@ impl Console<'_> {
             ConsoleCommand::Kick(name) => {
                 actions::kick(lobby, context.doorbells, &name).map_err(|error| error.to_string())
             }
+            ConsoleCommand::Sanction { kind, name, time_ms } => {
+                let done = actions::sanction(lobby, context.doorbells, (kind, &name, time_ms));
+                done.map_err(|error| error.to_string())
+            }
+            ConsoleCommand::Unban(name) => actions::unban(lobby, &name).map_err(|error| error.to_string()),
             ConsoleCommand::Drain(drain) => actions::drain(context, drain).map_err(|error| error.to_string()),
             ConsoleCommand::Upgrade => match Upgrade::start(context) {
-                Ok(upgrade) => return self.start_view(LiveView::Upgrade(upgrade)),
+                Ok(upgrade) => {
+                    self.audit(line, &Ok(()));
+                    return self.start_view(LiveView::Upgrade(upgrade));
+                }
                 Err(error) => Err(error),
             },
             ConsoleCommand::Stop => {
@@ -70,9 +81,33 @@ impl Console<'_> {
                 return;
             }
         };
+        if is_act {
+            self.audit(line, &done);
+        }
         match done {
             Ok(()) => self.write_line(replies::OK),
             Err(why) => self.write_error(&why),
+        }
+    }
+
+    /// Writes an act to the audit log, if there is one. Whether it can be written changes nothing about the act.
+    fn audit(&self, line: &[u8], done: &Result<(), String>) {
+        let Some(path) = self.context.config.audit_log else {
+            return;
+        };
+        let peer = self.session.record().peer().to_string();
+        let command = String::from_utf8_lossy(line);
+        let outcome = match done {
+            Ok(()) => replies::OK.to_owned(),
+            Err(why) => format!("ERR {why}"),
+        };
+        if let Err(error) = audit::append(path, &peer, command.trim(), &outcome) {
+            let header = self.context.memory.header;
+            header.audit_lines_lost_total.fetch_add(1, Ordering::Relaxed);
+            log::warn!(
+                "an act of an operator is not in the audit log {}: {error}",
+                path.display()
+            );
         }
     }
 
@@ -84,6 +119,7 @@ impl Console<'_> {
             }
             Query::Players => return self.set_reply(Reply::list(queries::players(), format)),
             Query::Rooms => return self.set_reply(Reply::list(queries::rooms(), format)),
+            Query::Bans => return self.set_reply(Reply::list(queries::bans(), format)),
             Query::Locks { all } => return self.set_reply(Reply::list(queries::locks(context, all), format)),
             Query::Config => return self.set_reply(Reply::list(queries::config(context), format)),
             Query::Status => Ok(queries::status(lobby, context)),

@@ -53,7 +53,7 @@ use crate::frontends::console::replies::Reply;
 use crate::frontends::console::terminal::Terminal;
 use crate::limits::{
     CLOSING_TIMEOUT_MS, CONSOLE_CONNECTIONS_MAX, CONSOLE_IDLE_TIMEOUT_MS, CONSOLE_KEEP_ALIVE_MS,
-    PASSWORD_IDLE_TIMEOUT_MS, WRITE_STALL_TIMEOUT_MS,
+    WRITE_STALL_TIMEOUT_MS,
 };
 use crate::lobby::departure;
 use crate::logging;
@@ -367,23 +367,22 @@ impl<'s> Console<'s> {
     /// When to stop waiting for the operator.
     fn deadline_ms(&self) -> u64 {
         match self.stage {
+            Stage::Open if self.needs_password() => self.password_due_ms(),
             // A live view may last for any time; TCP keepalive detects an operator that is gone.
             Stage::Open if self.output.is_empty() && self.live_view.is_some() => u64::MAX,
-            Stage::Open if self.output.is_empty() => self.last_active_ms + self.idle_timeout_ms(),
+            Stage::Open if self.output.is_empty() => self.last_active_ms + CONSOLE_IDLE_TIMEOUT_MS,
             Stage::Open => self.last_active_ms + WRITE_STALL_TIMEOUT_MS,
             Stage::Closing | Stage::Lingering => self.stage_began_ms + CLOSING_TIMEOUT_MS,
         }
     }
 
-    fn idle_timeout_ms(&self) -> u64 {
-        match self.needs_password() {
-            true => PASSWORD_IDLE_TIMEOUT_MS,
-            false => CONSOLE_IDLE_TIMEOUT_MS,
-        }
-    }
-
     /// Handles the deadline. `true`: the connection ends now; `false`: the reason for its end is still to be written.
     fn on_deadline(&mut self) -> bool {
+        if self.stage == Stage::Open && self.needs_password() {
+            self.refuse_without_password();
+            // It need not read that.
+            return false;
+        }
         if !self.output.is_empty() {
             log::info!(
                 "the operator at {} does not read: closing",
@@ -396,7 +395,7 @@ impl<'s> Console<'s> {
         }
         self.close_with(&format!(
             "closed: no line for {} seconds",
-            self.idle_timeout_ms() / 1000
+            CONSOLE_IDLE_TIMEOUT_MS / 1000
         ));
         false
     }

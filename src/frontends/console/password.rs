@@ -1,10 +1,12 @@
 //! The password of the console on TCP. The unix socket needs none: only the server's own user can connect to it.
 
+use std::sync::atomic::Ordering;
+
 use shmem::sys::clock::now_ms;
 
 use crate::config::password_digest;
 use crate::frontends::console::{Console, Step, replies};
-use crate::limits::{PASSWORD_GUESS_MS, PASSWORD_GUESSES_MAX};
+use crate::limits::{PASSWORD_GUESS_MS, PASSWORD_GUESSES_MAX, PASSWORD_TIMEOUT_MS};
 use crate::state::connections::{OperatorFlag, Peer};
 
 impl Console<'_> {
@@ -14,6 +16,25 @@ impl Console<'_> {
         self.context.password.is_some()
             && matches!(record.peer(), Peer::Network(_))
             && !record.has_operator_flag(OperatorFlag::Password)
+    }
+
+    /// When the password must have been given: a successor counts from the accept, too.
+    pub(super) fn password_due_ms(&self) -> u64 {
+        self.session.record().accepted_at_ms.load(Ordering::Relaxed) + PASSWORD_TIMEOUT_MS
+    }
+
+    /// Ends a connection that has not given the password in time.
+    pub(super) fn refuse_without_password(&mut self) {
+        let header = self.session.state.memory.header;
+        header.passwords_overdue_total.fetch_add(1, Ordering::Relaxed);
+        let peer = self.session.record().peer();
+        log::warn!("a client at {peer} has not given the console's password in time");
+        self.guess = None;
+        self.input.clear();
+        self.close_with(&format!(
+            "closed: no password within {} seconds",
+            PASSWORD_TIMEOUT_MS / 1000
+        ));
     }
 
     /// Takes a guess. It is answered only after a while, right or wrong, so that the number of guesses per second is

@@ -17,7 +17,7 @@ pub(crate) use crate::frontends::console::queries::config::{config, log_level};
 pub(crate) use crate::frontends::console::queries::details::{
     NotFound, find_player, open_room, player, room,
 };
-pub(crate) use crate::frontends::console::queries::lists::{players, rooms};
+pub(crate) use crate::frontends::console::queries::lists::{bans, players, rooms};
 pub(crate) use crate::frontends::console::queries::locks::locks;
 pub(crate) use crate::frontends::console::queries::processes::processes;
 use crate::state::connections::{ConnectionRecord, Kind};
@@ -99,7 +99,11 @@ pub(crate) fn status(lobby: &StateHandle, context: ConsoleContext) -> Fields {
         ("too_fast_total", count(&header.too_fast_total)),
         ("failed_requests_total", count(&header.failed_requests_total)),
         ("guesses_refused_total", count(&header.guesses_refused_total)),
+        ("passwords_overdue_total", count(&header.passwords_overdue_total)),
         ("fanout_refused_total", count(&header.fanout_refused_total)),
+        ("banned_total", count(&header.banned_total)),
+        ("muted_total", count(&header.muted_total)),
+        ("audit_lines_lost_total", count(&header.audit_lines_lost_total)),
         ("lobby_lines_total", count(&header.lobby_lines_total)),
         (
             "lobby_lines_missed_total",

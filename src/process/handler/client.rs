@@ -11,7 +11,7 @@ use crate::logging;
 use crate::process::handler::CHAT_DOORBELL;
 use crate::process::handler::doorbells::RoomDoorbells;
 use crate::process::handler::drive::{DriveOutcome, Driver};
-use crate::process::handler::turns::Turn;
+use crate::process::handler::turns::{Turn, Usage};
 use crate::process::process_table::Context;
 use crate::session::transport::ByteCounts;
 use crate::session::{IdleSession, Session};
@@ -42,10 +42,8 @@ pub(crate) struct Client {
     pub(crate) socket: OwnedFd,
     /// It is in the list of the clients that have something to do.
     pub(crate) is_ready: bool,
-    /// The time that its turns have taken, in microseconds, or more: see [`ReadyQueue`].
-    ///
-    /// [`ReadyQueue`]: crate::process::handler::turns::ReadyQueue
-    pub(crate) used_us: u64,
+    /// What its turns have used.
+    pub(crate) usage: Usage,
     /// The connection's flags may be set.
     pub(crate) check_flags: bool,
     /// The process that the keeper wants it served by.
@@ -139,7 +137,7 @@ impl Client {
         let mut client = Self {
             socket,
             is_ready: false,
-            used_us: 0,
+            usage: Usage::new(),
             // A successor was not told what its predecessor was told, so it looks; and the server may be stopping.
             check_flags: true,
             move_to: None,

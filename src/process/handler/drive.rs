@@ -18,7 +18,7 @@ use crate::limits::{
     RESUME_TIMEOUT_MS, SESSION_RELEASE_TIMEOUT_MS, TEXT_KEEPALIVE_INTERVAL_SECONDS, TEXT_KEEPALIVE_PROBES,
     TEXT_KEEPALIVE_SECONDS, TEXT_UNACKNOWLEDGED_SECONDS,
 };
-use crate::lobby::{delivery, departure};
+use crate::lobby::{delivery, departure, sanctions};
 use crate::logging;
 use crate::maintenance::eviction::shortened_ms;
 use crate::process::handler::client::{Client, HandlerState};
@@ -312,7 +312,7 @@ impl Driver<'_> {
                     .close(false, &CloseReason::ShuttingDown("the server is stopping".into()));
             }
             (Phase::OPEN, ControlRequest::Kick) => {
-                let reason = CloseReason::Error(ErrorCode::Kicked, "an operator has sent you out".into());
+                let reason = sanctions::close_reason(&mut self.session);
                 self.session.close(true, &reason);
             }
             _ => {}

@@ -262,8 +262,7 @@ impl Handler {
             let turn = Turn::begin(now);
             let outcome = client.drive(key, turn, &mut self.state, &mut self.shared_state)?;
             let began_us = std::mem::replace(&mut now, now_us());
-            // At least 1, so that of two clients with short turns none is always first.
-            client.used_us += (now - began_us).max(1);
+            client.usage.add(now - began_us);
             self.due_ms[key] = client.due_ms;
             match outcome {
                 DriveOutcome::Wait => {}
@@ -282,7 +281,7 @@ impl Handler {
         if let Some(Some(client)) = self.clients.get_mut(key)
             && !std::mem::replace(&mut client.is_ready, true)
         {
-            self.ready.push(key, &mut client.used_us);
+            self.ready.push(key, &mut client.usage);
         }
     }
 

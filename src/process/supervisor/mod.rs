@@ -115,10 +115,13 @@ pub(crate) fn run(settings: &'static Settings, games: &'static Games) -> Result<
         .console_unix
         .map(|path| unix_console::listen(path, config.backlog))
         .transpose()?;
+    // Another server could replace the file as soon as no process listens: so it is removed before.
+    let kept = console_unix.as_ref().map(UnixListener::try_clone);
     let started = start(settings, games, (game, console, console_unix));
     if let (Err(_), Some(path)) = (&started, config.console_unix) {
         unix_console::unlink(path);
     }
+    drop(kept);
     started?.serve();
     Ok(())
 }

@@ -26,8 +26,9 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::MemfdFlags;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
-use crate::config::{CheckedSettings, Config};
+use crate::config::Config;
 use crate::limits::HANDOVER_BYTES_MAX;
 use crate::process::ipc::{IpcDescriptors, MESSAGES_VERSION};
 use crate::state::layout::{Capacity, Memory};
@@ -62,10 +63,10 @@ pub(crate) struct Handover {
     /// A file with the [states] of all matches, for a probe.
     #[serde(default)]
     pub(crate) states: Option<RawFd>,
-    /// The configuration that the new program has checked; `None` for a probe, and from a program that does not hand it
-    /// over.
+    /// The configuration that the new program has checked, in its own form; `None` for a probe, and from a program that
+    /// does not hand it over.
     #[serde(default)]
-    pub(crate) settings: Option<CheckedSettings>,
+    pub(crate) settings: Option<Value>,
     /// Sockets, channels and doorbells; `None` for a probe.
     pub(crate) ipc: Option<IpcDescriptors>,
     /// The processes that the supervisor had forked: role, index and process.
@@ -276,9 +277,10 @@ pub(crate) struct ProbeReply {
     pub(crate) version: String,
     /// Why it cannot continue, if it cannot.
     pub(crate) objection: Option<String>,
-    /// Its configuration, which is not read again: it might have changed meanwhile.
+    /// Its configuration, which is not loaded again: it might have changed meanwhile. It is in the replying program's
+    /// own form, which only that program reads.
     #[serde(default)]
-    pub(crate) settings: Option<CheckedSettings>,
+    pub(crate) settings: Option<Value>,
 }
 
 /// Why this program was started, if that was during an upgrade.

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use forkade::games::tictactoe::TicTacToe;
+use forkade_protocol::text::is_same_name;
 use forkade_protocol::{Outcome, Phase, RejectCode, RoomEvent, RoomRules, RoomSettings, SeatInfo, codec};
 
 pub(crate) struct Room {
@@ -11,8 +12,9 @@ pub(crate) struct Room {
     pub(super) passcode: Option<String>,
     pub(crate) rules: RoomRules,
     pub(crate) owner: Option<u8>,
-    /// Ids of banned players, the oldest first.
-    pub(super) bans: VecDeque<u64>,
+    /// Ids and names of kicked players, the oldest first; `None` for a ban that was lifted. The test does not last as
+    /// long as a name is banned.
+    pub(super) bans: VecDeque<Option<(u64, String)>>,
     /// Reserved seats: id and name of the player.
     pub(crate) kept: BTreeMap<u8, (u64, String)>,
     /// The seat whose turn clock is running.
@@ -73,6 +75,13 @@ impl Room {
         let is_free =
             |(seat, info): &(u8, &Option<SeatInfo>)| info.is_none() && !self.kept.contains_key(seat);
         (0..).zip(&self.seats).find(is_free).map(|(seat, _)| seat)
+    }
+
+    pub(super) fn is_banned(&self, player: u64, name: &str) -> bool {
+        self.bans
+            .iter()
+            .flatten()
+            .any(|(id, banned)| *id == player || is_same_name(banned, name))
     }
 
     pub(super) fn reserved_for(&self, player: u64) -> Option<u8> {

@@ -156,6 +156,21 @@ const COMMANDS: &[Description] = &[
         more: &["A name with a space in it stands in quotes: tell \"Ann Lee\" hello"],
     },
     Description {
+        name: "ignore",
+        usage: "ignore [NAME]",
+        summary: "see no more of what players of that name say; or the list",
+        more: &[
+            "Neither in the room nor in the lobby nor to you alone, nor their invitations. They are not told. It",
+            "holds until you leave the server, and not for another name.",
+        ],
+    },
+    Description {
+        name: "unignore",
+        usage: "unignore NAME",
+        summary: "see again what players of that name say",
+        more: &[],
+    },
+    Description {
         name: "invite",
         usage: "invite [new]",
         summary: "the invite code of your room; \"new\" replaces it by another",
@@ -171,7 +186,7 @@ const COMMANDS: &[Description] = &[
         name: "kick",
         usage: "kick NAME",
         summary: "remove a player from your room for good",
-        more: &[],
+        more: &["Others of that name cannot come in for ten minutes, either."],
     },
     Description {
         name: "owner",

@@ -10,7 +10,7 @@ pub(crate) struct Description {
 }
 
 /// All commands, in the order in which they are listed.
-pub(crate) const COMMANDS: [Description; 21] = [
+pub(crate) const COMMANDS: [Description; 25] = [
     Description {
         name: "help",
         usage: "help [COMMAND]",
@@ -156,6 +156,36 @@ pub(crate) const COMMANDS: [Description; 21] = [
         usage: "kick PLAYER",
         summary: "removes a player from the server (who may connect again as a new player)",
         more: &["The name is the rest of the line, spaces included; upper and lower case are the same."],
+    },
+    Description {
+        name: "ban",
+        usage: "ban NAME [TIME]",
+        summary: "keeps a name off the server for a time, and removes the player who has it",
+        more: &[
+            "TIME is a number with s, m, h or d (seconds, minutes, hours, days), as in `ban Ann Lee 10m`: a day if it is left",
+            "out, at most 30 days. It replaces an earlier ban of the name. A name that ends like a time stands in quotes.",
+            "It holds for the name in any case and for names that look like it, not for the person: see docs/console.md.",
+        ],
+    },
+    Description {
+        name: "mute",
+        usage: "mute NAME [TIME]",
+        summary: "keeps whoever has a name from chatting, for a time",
+        more: &[
+            "In rooms, in the lobby and to single players; nor may it invite players. TIME as for `ban`; an hour if it is left out.",
+        ],
+    },
+    Description {
+        name: "unban",
+        usage: "unban NAME",
+        summary: "lifts the ban and the mute of a name",
+        more: &[],
+    },
+    Description {
+        name: "bans",
+        usage: "bans [--json]",
+        summary: "lists the bans and mutes, and how long they still hold",
+        more: &[],
     },
     Description {
         name: "drain",

@@ -8,7 +8,7 @@ use forkade_protocol::Phase;
 use serde_json::{Value, json};
 
 use crate::frontends::console::queries::{
-    Column, List, identities_touched, player_summary, rows_in_steps, seconds_since, text,
+    Column, List, identities_touched, player_summary, rows_in_steps, seconds, seconds_since, text,
 };
 use crate::limits::CONSOLE_ROOM_WAIT_MS;
 use crate::lobby::listing::summary;
@@ -17,6 +17,7 @@ use crate::state::directory::Name;
 use crate::state::handle::StateHandle;
 use crate::state::layout::RoomRef;
 use crate::state::rooms::{is_open, occupants};
+use shmem::sys::clock::now_ms;
 
 const PLAYERS: [Column; 8] = [
     ("id", 12),
@@ -129,6 +130,32 @@ pub(crate) fn rooms() -> List {
     List {
         columns: &ROOMS,
         next: rows_in_steps(|lobby| (lobby.rooms_touched(), ()), row),
+    }
+}
+
+const BANS: [Column; 3] = [("kind", 4), ("seconds_left", 12), ("name", 24)];
+
+/// The bans and mutes in force.
+pub(crate) fn bans() -> List {
+    let places_touched = |lobby: &mut StateHandle| {
+        let head = lobby.memory.directory.record;
+        let tx = lobby.attachment.begin(head);
+        (tx.get(&head.sanctions_touched), ())
+    };
+    let row = |lobby: &mut StateHandle, (): &(), index: u32| {
+        let (directory, now_ms) = (lobby.memory.directory, now_ms());
+        let tx = lobby.attachment.begin(directory.record);
+        let sanction = directory.sanction(&tx, index, now_ms)?;
+        drop(tx);
+        Some(vec![
+            json!(sanction.kind.to_string()),
+            seconds(sanction.until_ms - now_ms),
+            text(sanction.name.as_str()),
+        ])
+    };
+    List {
+        columns: &BANS,
+        next: rows_in_steps(places_touched, row),
     }
 }
 
