@@ -174,7 +174,7 @@ mod tests {
                 }
             }
             // Of the time in which the others use a turn each, it uses at most half of its share.
-            let least_pause = greedy * 2 * SHORT_TURN_US as usize / TURN_US as usize + 1;
+            let least_pause = greedy * usize::try_from(2 * SHORT_TURN_US / TURN_US + 1).expect("few") + 1;
             for (pause, sleeper, sleep) in pauses {
                 let sleeper = sleeper.index(greedy);
                 let mut slept = None;
