@@ -91,6 +91,23 @@ fn a_text_player_cannot_take_or_keep_a_banned_name() {
 }
 
 #[test]
+fn a_banned_text_player_cannot_take_its_seat_back_by_the_resume_word() {
+    let server = Server::start(&[]);
+    let mut ann = TextClient::named(&server, "Ann");
+    let mut again = TextClient::named(&server, "Again");
+    let shown = ann.ask("whoami");
+    let word = shown.split('"').find_map(|part| part.strip_prefix("resume "));
+    let word = word.expect("whoami shows the word").to_owned();
+    ann.ask("create tictactoe");
+    drop(ann);
+    server.ask("ban Ann");
+    let refused = again.ask(&format!("resume {word}"));
+    assert!(refused.contains("an operator has banned this name"), "{refused}");
+    server.ask("unban Ann");
+    assert!(!again.ask(&format!("resume {word}")).contains("banned"));
+}
+
+#[test]
 fn a_guest_does_not_get_a_banned_name() {
     let server = Server::start(&[]);
     let mut operator = Operator::new(&server);
