@@ -116,6 +116,7 @@ impl Line {
     }
 
     /// The text without styles.
+    #[cfg(test)]
     pub(crate) fn text(&self) -> String {
         self.spans.iter().map(|(_, text)| text.as_str()).collect()
     }
