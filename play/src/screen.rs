@@ -345,7 +345,12 @@ fn input(app: &App<'_>, columns: usize) -> (Line, usize) {
     // Without space for both, the prompt is omitted.
     let prompt = if columns > 4 * PROMPT.len() { PROMPT } else { "" };
     let window = app.input.window(0, columns - prompt.len());
-    let shown = |range| app.input.characters(range).iter().collect::<String>();
+    // Each character takes columns of its own here, so that the cursor is where the next one comes at every terminal.
+    let joins = |character: &char| matches!(character, '\u{200c}' | '\u{200d}' | '\u{fe00}'..='\u{fe0f}');
+    let shown = |range| {
+        let typed = app.input.characters(range).iter();
+        typed.filter(|character| !joins(character)).collect::<String>()
+    };
     let before_cursor = shown(window.start..app.input.cursor());
     (
         Line::of(Style::Strong, prompt).and(Style::Plain, &shown(window)),

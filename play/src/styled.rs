@@ -1,8 +1,9 @@
-//! Lines of a screen: text in a few styles, whose width in columns is known.
+//! Lines of a screen: text in a few styles, of which it is known how many columns it takes at most. (Some terminals draw
+//! joined characters as one, others draw each.)
 //!
 //! All text reaches the terminal through these lines, so this is where control and direction characters are escaped.
 
-use forkade_text::columns::{columns_of, columns_of_character};
+use forkade_text::columns::{columns_at_most, columns_of_character, columns_of_grapheme, pieces};
 use forkade_text::escape::Escaped;
 
 /// Combining marks that are shown on one character; more would reach into the lines above.
@@ -41,10 +42,17 @@ impl Line {
     /// Appends text.
     pub(crate) fn and(mut self, style: Style, text: &str) -> Self {
         let text = sanitized(text);
-        self.columns += columns_of(&text);
         match self.spans.last_mut() {
-            Some((last, before)) if *last == style => before.push_str(&text),
-            _ => self.spans.push((style, text)),
+            Some((last, before)) if *last == style => {
+                // What is appended may join what is there.
+                self.columns -= columns_at_most(before);
+                before.push_str(&text);
+                self.columns += columns_at_most(before);
+            }
+            _ => {
+                self.columns += columns_at_most(&text);
+                self.spans.push((style, text));
+            }
         }
         self
     }
@@ -97,7 +105,7 @@ impl Line {
         lines
     }
 
-    /// The width in columns.
+    /// The columns that it takes at most.
     pub(crate) fn columns(&self) -> usize {
         self.columns
     }
@@ -108,6 +116,7 @@ impl Line {
     }
 
     /// The text without styles.
+    #[cfg(test)]
     pub(crate) fn text(&self) -> String {
         self.spans.iter().map(|(_, text)| text.as_str()).collect()
     }
@@ -116,35 +125,35 @@ impl Line {
     /// full.
     fn break_before(&self, columns: usize) -> usize {
         let (mut at, mut found) = (0, None);
-        for character in self.text().chars() {
-            at += columns_of_character(character);
+        for piece in self.spans().flat_map(|(_, text)| pieces(text, columns)) {
+            at += columns_of_grapheme(piece);
             if at > columns {
                 break;
             }
-            if character == ' ' && at > columns / 2 {
+            if piece == " " && at > columns / 2 {
                 found = Some(at);
             }
         }
         found.unwrap_or(columns)
     }
 
-    /// The first columns, and the rest. A wide character at the boundary belongs to the rest.
+    /// The first columns, and the rest. What may be drawn as one and lies at the boundary belongs to the rest, unless it
+    /// fits no line.
     fn split(self, columns: usize) -> (Self, Self) {
         let (mut head, mut rest) = (Self::default(), Self::default());
         for (style, text) in self.spans {
             let mut used = head.columns;
-            let end = text.char_indices().find(|(_, character)| {
-                used += columns_of_character(*character);
-                used > columns
-            });
-            let end = match end {
-                _ if rest.columns > 0 => 0,
-                Some((end, _)) => end,
-                None => text.len(),
+            let fits = |piece: &&str| {
+                used += columns_of_grapheme(piece);
+                used <= columns
+            };
+            let end = match rest.columns {
+                0 => pieces(&text, columns).take_while(fits).map(str::len).sum(),
+                _ => 0,
             };
             for (part, text) in [(&mut head, &text[..end]), (&mut rest, &text[end..])] {
                 if !text.is_empty() {
-                    part.columns += columns_of(text);
+                    part.columns += columns_at_most(text);
                     part.spans.push((style, text.to_owned()));
                 }
             }
@@ -155,7 +164,7 @@ impl Line {
     fn without_leading_spaces(mut self) -> Self {
         if let Some((_, first)) = self.spans.first_mut() {
             let kept = first.trim_start_matches(' ').to_owned();
-            self.columns -= columns_of(first) - columns_of(&kept);
+            self.columns = self.columns - columns_at_most(first) + columns_at_most(&kept);
             *first = kept;
         }
         self
@@ -165,12 +174,7 @@ impl Line {
 /// Text with every character visible, and nothing that changes the position of others.
 fn sanitized(text: &str) -> String {
     let mut marks = 0;
-    let joins = |character| matches!(character, '\u{200c}' | '\u{200d}' | '\u{fe00}'..='\u{fe0f}');
     let kept = text.chars().filter(|character| {
-        // Terminals do not agree on the width of joined or varied characters.
-        if joins(*character) {
-            return false;
-        }
         let is_mark = columns_of_character(*character) == 0 && !character.is_control();
         marks = if is_mark { marks + 1 } else { 0 };
         marks <= COMBINING_MARKS_MAX
@@ -190,8 +194,8 @@ mod tests {
 
     #[test]
     fn characters_that_would_move_the_cursor_are_escaped() {
-        let line = Line::plain("a\x1b[2Jb\rc\u{9b}d\u{202e}e\u{200d}f");
-        assert_eq!(line.text(), "a\\u{1b}[2Jb\\rc\\u{9b}d\\u{202e}ef");
+        let line = Line::plain("a\x1b[2Jb\rc\u{9b}d\u{202e}e\u{200d}");
+        assert_eq!(line.text(), "a\\u{1b}[2Jb\\rc\\u{9b}d\\u{202e}e\\u{200d}");
         assert_eq!(line.columns(), line.text().len());
         let piled = Line::plain(&format!("a{}", "\u{301}".repeat(50)));
         assert_eq!(piled.text().chars().count(), 1 + COMBINING_MARKS_MAX);
@@ -214,15 +218,45 @@ mod tests {
         assert_eq!(Line::plain("abc").cut(0).text(), "");
     }
 
+    #[test]
+    fn joined_characters_are_drawn_and_not_torn_at_the_end_of_a_line() {
+        // Six columns at a terminal that draws each character, two at one that joins them.
+        let family = "👩\u{200d}👩\u{200d}👧";
+        let line = Line::plain(&format!("a {family} {family}"));
+        assert_eq!(line.text(), format!("a {family} {family}"));
+        assert_eq!(line.columns(), 15);
+        assert_eq!(
+            texts(&line.clone().wrapped(14)),
+            [format!("a {family} "), format!("  {family}")]
+        );
+        assert_eq!(line.clone().cut(14).text(), format!("a {family} …"));
+        let persian = "\u{645}\u{6CC}\u{200C}\u{62E}\u{648}\u{627}\u{647}\u{645}";
+        assert_eq!(Line::plain(persian).text(), persian);
+        // A heart with a variation selector takes two columns at some terminals, and one at others.
+        let heart = Line::plain("\u{2764}").and(Style::Plain, "\u{FE0F}");
+        assert_eq!(
+            (heart.columns(), heart.text()),
+            (2, "\u{2764}\u{FE0F}".to_owned())
+        );
+        // What fits no line at all is torn, and nothing of it is lost.
+        let crowd = ["👩"; 20].join("\u{200d}");
+        assert_eq!(
+            texts(&Line::plain(&crowd).wrapped(20)).concat().replace(' ', ""),
+            crowd
+        );
+    }
+
     proptest! {
         #[test]
-        fn no_text_gets_control_and_no_line_is_too_long(text in any::<String>(), more in "\\PC{0,40}", columns in 0_usize..40) {
+        fn no_text_gets_control_and_no_line_is_too_long(text in "(\\PC|[👩❤🔥e\u{301}\u{200c}\u{200d}\u{fe0f}\u{1b} ]){0,60}", more in "\\PC{0,40}", columns in 0_usize..40) {
             let line = Line::plain(&text).and(Style::Good, &more);
             let mut lines = line.clone().wrapped(columns);
             lines.push(line.cut(columns));
             for line in lines {
                 prop_assert!(line.columns() <= columns);
-                prop_assert_eq!(line.columns(), columns_of(&line.text()));
+                let at_most: usize = line.spans().map(|(_, text)| columns_at_most(text)).sum();
+                prop_assert_eq!(line.columns(), at_most);
+                prop_assert!(line.text().chars().map(columns_of_character).sum::<usize>() <= columns);
                 prop_assert!(!line.text().chars().any(char::is_control));
             }
         }

@@ -5,6 +5,7 @@ use std::io::{BufRead, BufReader, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
+use std::process::Stdio;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use serde_json::Value;
@@ -188,10 +189,21 @@ fn an_act_goes_on_without_the_folder_and_is_counted() {
 fn the_server_does_not_start_with_an_audit_log_that_it_cannot_write() {
     let folder = Folder::new();
     for path in [folder.file("missing/audit"), folder.file("")] {
-        let refused = command(&["--audit-log", &path]).output().expect("it can be run");
+        let mut refused = command(&["--audit-log", &path]);
+        let refused = refused.stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut refused = refused.spawn().expect("it can be run");
+        let mut ready = String::new();
+        let stdout = refused.stdout.take().expect("piped");
+        BufReader::new(stdout)
+            .read_line(&mut ready)
+            .expect("it can be read");
+        if !ready.is_empty() {
+            refused.kill().expect("it is a child");
+            panic!("the server has started: {ready}");
+        }
+        let refused = refused.wait_with_output().expect("it is a child");
         let said = String::from_utf8_lossy(&refused.stderr);
         assert_eq!(refused.status.code(), Some(2), "{said}");
         assert!(said.contains("cannot write the audit log"), "{said}");
-        assert!(refused.stdout.is_empty());
     }
 }

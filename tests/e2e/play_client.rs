@@ -123,7 +123,7 @@ fn a_cut_connection_is_resumed_without_loss() {
     // Moves of this game are arbitrary text without a rate limit.
     for number in 0..60_u8 {
         ann.type_keys(&format!("number {number} of Ann's\r"));
-        let of_bob = format!("number {number} of Bob's");
+        let of_bob = format!("number {number} of Bob's 👩\u{200d}🚀");
         bob.act(of_bob.clone().into_bytes()).expect("he is in the room");
         ann.expect_written(&of_bob);
         ann.expect_written(&format!("number {number} of Ann's"));

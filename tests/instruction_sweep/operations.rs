@@ -563,15 +563,18 @@ pub(crate) const OPERATIONS: &[Operation] = &[
         Act::lobby(|lobby| impose(lobby, SanctionKind::BAN, "Ann"))
     }),
     Operation::new("ban, in place of one that is over", 2, |fixture| {
+        fixture.player("cyd");
         fixture.imposes(SanctionKind::MUTE, "bob");
         sanctions::lift(fixture.world.leaked_lobby(), "bob").expect("it was imposed");
         Act::lobby(|lobby| impose(lobby, SanctionKind::BAN, "Ann"))
     }),
     Operation::new("mute, in place of an earlier mute", 2, |fixture| {
+        fixture.player("cyd");
         fixture.imposes(SanctionKind::MUTE, "ANN");
         Act::lobby(|lobby| impose(lobby, SanctionKind::MUTE, "Ann"))
     }),
     Operation::new("lift a ban and a mute", 2, |fixture| {
+        fixture.player("cyd");
         fixture.imposes(SanctionKind::BAN, "ann");
         fixture.imposes(SanctionKind::MUTE, "ann");
         Act::lobby(|lobby| {

@@ -22,3 +22,12 @@ pub fn columns_at_most(text: &str) -> usize {
 pub fn columns_of(text: &str) -> usize {
     text.chars().map(columns_of_character).sum()
 }
+
+/// The pieces of a text that must not be torn: its grapheme clusters. One of more than `columns_max` columns, which
+/// would not fit a line at a terminal that draws each of its characters, is given as its characters.
+pub fn pieces(text: &str, columns_max: usize) -> impl Iterator<Item = &str> {
+    text.graphemes(true).flat_map(move |grapheme| {
+        let is_too_wide = columns_of_grapheme(grapheme) > columns_max;
+        grapheme.split_inclusive(move |_| is_too_wide)
+    })
+}

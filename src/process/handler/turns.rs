@@ -173,8 +173,8 @@ mod tests {
                     process.wake(key);
                 }
             }
-            // Of the time in which the others use a turn each, it uses at most half of its share.
-            let least_pause = greedy * usize::try_from(2 * SHORT_TURN_US / TURN_US + 1).expect("few") + 1;
+            // While the others use a turn each, it uses at most half of its share: 16 short turns.
+            let least_pause = greedy / 16 + 1;
             for (pause, sleeper, sleep) in pauses {
                 let sleeper = sleeper.index(greedy);
                 let mut slept = None;

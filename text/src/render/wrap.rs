@@ -3,7 +3,7 @@
 use forkade_protocol::ChatScope;
 use unicode_segmentation::UnicodeSegmentation as _;
 
-use crate::columns::{columns_at_most, columns_of_grapheme};
+use crate::columns::{columns_at_most, columns_of_grapheme, pieces};
 use crate::escape::Escaped;
 use crate::limits::TEXT_OUTPUT_BYTES_MAX;
 
@@ -59,7 +59,7 @@ pub fn wrap_to(prefix: &str, text: &str, columns_max: usize) -> String {
         }
         lines.push_str(space);
         column += space.len();
-        let mut put = |piece: &str| {
+        for piece in pieces(word, columns_max - INDENT.len()) {
             let columns = columns_of_grapheme(piece);
             if column + columns > columns_max {
                 lines.push('\n');
@@ -68,15 +68,6 @@ pub fn wrap_to(prefix: &str, text: &str, columns_max: usize) -> String {
             }
             lines.push_str(piece);
             column += columns;
-        };
-        for grapheme in word.graphemes(true) {
-            match columns_of_grapheme(grapheme) <= columns_max - INDENT.len() {
-                true => put(grapheme),
-                // At a terminal that draws each of its characters, it would not fit any line.
-                false => grapheme
-                    .chars()
-                    .for_each(|character| put(character.encode_utf8(&mut [0; 4]))),
-            }
         }
     }
     lines.push('\n');
