@@ -174,11 +174,13 @@ pub const ROOM_LOG_BYTES: usize = 256 * 1024;
 /// append that were let through at the same time: 15 events of the largest size.
 pub const ROOM_LOG_UNREAD_BYTES_MAX: u64 = ROOM_LOG_BYTES as u64 / 2;
 
-/// Time that a move or chat line waits for the readers of its room that have fallen behind, unless configured.
+/// Time that moves and chat lines wait in a [window](READER_WAIT_WINDOW_MS) for each reader of their room that has
+/// fallen behind, unless configured.
 pub const READER_WAIT_MS_DEFAULT: u32 = 200;
 
-/// Time for which writers do not wait again for a reader that has not caught up.
-pub const READER_GIVEN_UP_FOR_MS: u64 = 10_000;
+/// Time in which writers wait for a reader no longer than that in all. So a reader that is slow all the time takes 2 %
+/// of its room's time.
+pub const READER_WAIT_WINDOW_MS: u64 = 10_000;
 
 /// How often a writer that waits for readers checks how far they have read.
 pub const READER_WAIT_POLL_MS: u64 = 2;

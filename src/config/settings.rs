@@ -148,7 +148,7 @@ pub const SETTINGS: [Setting; 33] = [
     Setting {
         flag: "reader-wait-ms",
         value_name: "MS",
-        help: "How long a move waits for players of its room who read on but have fallen behind",
+        help: "How long moves wait, in 10 s, for each player of their room who has fallen behind",
         kind: ValueKind::Number(|config| &mut config.reader_wait_ms, 0..=5000),
     },
     Setting {

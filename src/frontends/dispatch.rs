@@ -255,7 +255,7 @@ pub fn handle_next_frame(session: &mut Session<'_>) -> FrameOutcome {
     let body = match session.next_frame() {
         Ok(Some(body)) => body,
         Ok(None) => {
-            session.waits_since_ms = None;
+            session.reader_wait = None;
             return FrameOutcome::Wait;
         }
         Err(length) => {
@@ -304,14 +304,10 @@ fn must_wait(session: &mut Session<'_>, message: &ClientMessage) -> bool {
     );
     if delivery::is_blocked_on_output(session) || delivery::lacks_space_for_reply(session) {
         // The wait for readers, if one follows, begins later.
-        session.waits_since_ms = None;
+        session.reader_wait = None;
         return true;
     }
-    let waits = fills_the_log && delivery::must_wait_for_readers(session);
-    if !waits {
-        session.waits_since_ms = None;
-    }
-    waits
+    fills_the_log && delivery::must_wait_for_readers(session)
 }
 
 /// In place of each byte of a passcode.

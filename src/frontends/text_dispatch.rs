@@ -26,7 +26,7 @@ pub(crate) fn handle_next(session: &mut Session<'_>) -> FrameOutcome {
     }
     let done = match session.next_typed() {
         Token::Incomplete => {
-            session.waits_since_ms = None;
+            session.reader_wait = None;
             return FrameOutcome::Wait;
         }
         Token::TelnetReply {
@@ -47,7 +47,6 @@ pub(crate) fn handle_next(session: &mut Session<'_>) -> FrameOutcome {
             return FrameOutcome::Wait;
         }
         Token::Line { line, .. } => {
-            session.waits_since_ms = None;
             let secret = has_secret(&line).then(|| session.frame_place()).flatten();
             let outcome = execute_line(session, &line).unwrap_or_else(|rejection| {
                 reject(session, REQUEST, rejection);

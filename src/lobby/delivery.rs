@@ -20,7 +20,7 @@ use crate::lobby::room_view::snapshot;
 use crate::lobby::text_delivery::{self, turn_hint};
 use crate::lobby::{chat, join_leave, mail_delivery};
 use crate::session::rejection::Rejection;
-use crate::session::{CURSOR_LOST, Session};
+use crate::session::{CURSOR_LOST, ReaderWait, Session};
 use crate::state::buffers;
 use crate::state::rooms::{RoomRecord, RoomTx, all_read, is_member};
 use crate::state::shown_game::ShownGame;
@@ -185,31 +185,34 @@ pub(crate) fn lacks_space_for_reply(session: &Session<'_>) -> bool {
 }
 
 /// Whether the player's next move or chat line must wait, because readers of its room have fallen so far behind that it
-/// could overwrite what they have not read. It waits for a bounded time. Readers that have not caught up by then are
-/// given up for a while, so that one that stalls does not slow a writer again and again.
+/// could overwrite what they have not read. Writers wait for each reader a bounded time, so that one that stalls, or is
+/// slower than the others all the time, does not slow its room for long.
 pub(crate) fn must_wait_for_readers(session: &mut Session<'_>) -> bool {
+    let waited = session.reader_wait.take();
     let Some((room, seat)) = session.membership().place() else {
         return false;
     };
-    let (now_ms, header) = (now_ms(), session.state.memory.header);
+    let header = session.state.memory.header;
+    let times = (now_ms(), header.reader_wait_ms.load(Ordering::Relaxed));
     let record = session.state.memory.rooms.at(room.index());
-    let behind = record.readers_behind(seat, now_ms);
-    if behind == 0 {
+    if let Some(ReaderWait { since_ms, seats }) = waited {
+        let given_up = record.add_reader_wait(seats, times.0 - since_ms, times);
+        header
+            .readers_given_up_total
+            .fetch_add(given_up, Ordering::Relaxed);
+    }
+    let seats = record.readers_behind(seat, times);
+    if seats == 0 {
         return false;
     }
-    let since_ms = session.waits_since_ms.unwrap_or(now_ms);
-    if now_ms - since_ms < header.reader_wait_ms.load(Ordering::Relaxed) {
-        if session.waits_since_ms.replace(since_ms).is_none() {
-            header.reader_waits_total.fetch_add(1, Ordering::Relaxed);
-        }
-        return true;
+    if waited.is_none() {
+        header.reader_waits_total.fetch_add(1, Ordering::Relaxed);
     }
-    record.give_up_readers(behind, now_ms);
-    let given_up = u64::from(behind.count_ones());
-    header
-        .readers_given_up_total
-        .fetch_add(given_up, Ordering::Relaxed);
-    false
+    session.reader_wait = Some(ReaderWait {
+        since_ms: times.0,
+        seats,
+    });
+    true
 }
 
 fn copy_events(

@@ -58,8 +58,17 @@ pub struct IdleSession {
     mail_waits: bool,
     chat_goes_first: bool,
     input_held_until_us: u64,
-    waits_since_ms: Option<u64>,
+    reader_wait: Option<ReaderWait>,
     confirm_search: ConfirmSearch,
+}
+
+/// The next frame waits for other readers of the room.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct ReaderWait {
+    /// When their wait was noted last, in milliseconds of the monotonic clock.
+    pub(crate) since_ms: u64,
+    /// Their seats, as bits.
+    pub(crate) seats: u64,
 }
 
 impl IdleSession {
@@ -117,9 +126,8 @@ pub struct Session<'s> {
     pub(crate) chat_goes_first: bool,
     /// No frame is handled before this time, in microseconds of the monotonic clock: see [`Session::hold_input`].
     input_held_until_us: u64,
-    /// Since when the next frame waits for other readers of the room, in milliseconds of the monotonic clock. A
-    /// successor begins again: the wait is short.
-    pub(crate) waits_since_ms: Option<u64>,
+    /// The wait of the next frame for other readers of the room. A successor begins again: the wait is short.
+    pub(crate) reader_wait: Option<ReaderWait>,
     confirm_search: ConfirmSearch,
 }
 
@@ -165,7 +173,7 @@ impl<'s> Session<'s> {
                 mail_waits: false,
                 chat_goes_first: false,
                 input_held_until_us: 0,
-                waits_since_ms: None,
+                reader_wait: None,
                 confirm_search: ConfirmSearch::default(),
             },
         );
@@ -201,7 +209,7 @@ impl<'s> Session<'s> {
             mail_waits: idle.mail_waits,
             chat_goes_first: idle.chat_goes_first,
             input_held_until_us: idle.input_held_until_us,
-            waits_since_ms: idle.waits_since_ms,
+            reader_wait: idle.reader_wait,
             confirm_search: idle.confirm_search,
         }
     }
@@ -230,7 +238,7 @@ impl<'s> Session<'s> {
             mail_waits: self.mail_waits,
             chat_goes_first: self.chat_goes_first,
             input_held_until_us: self.input_held_until_us,
-            waits_since_ms: self.waits_since_ms,
+            reader_wait: self.reader_wait,
             confirm_search: self.confirm_search,
         }
     }
@@ -338,7 +346,7 @@ impl<'s> Session<'s> {
 
     /// Whether the next frame waits for other readers of the room.
     pub fn waits_for_readers(&self) -> bool {
-        self.waits_since_ms.is_some()
+        self.reader_wait.is_some()
     }
 
     /// Takes the list of rooms whose doorbells must be rung if their log has unannounced entries.

@@ -13,7 +13,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 use crate::limits::BANS_PER_ROOM_MAX;
 use crate::limits::{
-    GAME_OPTIONS_BYTES_MAX, GAME_STATE_BYTES_MAX, GAMES_MAX, PLAYERS_OR_ROOMS_MAX, READER_GIVEN_UP_FOR_MS,
+    GAME_OPTIONS_BYTES_MAX, GAME_STATE_BYTES_MAX, GAMES_MAX, PLAYERS_OR_ROOMS_MAX, READER_WAIT_WINDOW_MS,
     ROOM_LOG_BYTES, ROOM_LOG_UNREAD_BYTES_MAX, ROOM_NAME_BYTES_MAX, SEATS_MAX,
 };
 use crate::state::budget::Budget;
@@ -117,8 +117,11 @@ shared_record! {
         read_up_to: [AtomicU64; SEATS_MAX as usize],
         /// Bit per seat: it has a player with a connection. For readers without the lock.
         readers: AtomicU64,
-        /// When a writer waits for the seat's reader again, in milliseconds of the monotonic clock.
-        waited_for_from_ms: [AtomicU64; SEATS_MAX as usize],
+        /// When the window began in which writers have waited for the seat's reader, in milliseconds of the monotonic
+        /// clock.
+        wait_window_from_ms: [AtomicU64; SEATS_MAX as usize],
+        /// How long they have waited in it.
+        waited_ms: [AtomicU64; SEATS_MAX as usize],
         /// The encoded game, twice: a change is written to the slot that is not current.
         pub states: [SharedBytes<{ GAME_STATE_BYTES_MAX / 8 }>; 2],
         /// The events of the room.
@@ -399,12 +402,13 @@ impl RoomRecord {
     /// The seat has a new player, whose reading begins at `offset` of the log.
     pub(crate) fn begin_reading(&self, seat: u8, offset: u64) {
         self.set_read_up_to(seat, offset);
-        self.waited_for_from_ms[usize::from(seat)].store(0, Ordering::Release);
+        self.waited_ms[usize::from(seat)].store(0, Ordering::Relaxed);
     }
 
     /// The seats, as bits, whose connected readers have so much unread that the room's writers should wait for them:
-    /// more than [`ROOM_LOG_UNREAD_BYTES_MAX`], or half of that for the writer's own seat. Read without the lock.
-    pub(crate) fn readers_behind(&self, own_seat: Option<u8>, now_ms: u64) -> u64 {
+    /// more than [`ROOM_LOG_UNREAD_BYTES_MAX`], or half of that for the writer's own seat. In a window, they wait for a
+    /// reader for `wait_ms` at most. Read without the lock.
+    pub(crate) fn readers_behind(&self, own_seat: Option<u8>, (now_ms, wait_ms): (u64, u64)) -> u64 {
         let readers = self.readers.load(Ordering::Acquire);
         let tail = self.log.tail();
         let is_behind = |seat: &u8| {
@@ -416,18 +420,34 @@ impl RoomRecord {
             // A wait does not help a reader for which events were overwritten already.
             self.log.unread_bytes(offset) > bytes_max
                 && offset >= tail
-                && self.waited_for_from_ms[usize::from(*seat)].load(Ordering::Acquire) <= now_ms
+                && self.waited_in_window_ms(*seat, now_ms) < wait_ms
         };
         seats_in(readers)
             .filter(is_behind)
             .fold(0, |seats, seat| seats | 1 << seat)
     }
 
-    /// Notes that writers have waited in vain for the readers in these seats (bits).
-    pub(crate) fn give_up_readers(&self, seats: u64, now_ms: u64) {
-        for seat in seats_in(seats) {
-            self.waited_for_from_ms[usize::from(seat)]
-                .store(now_ms + READER_GIVEN_UP_FOR_MS, Ordering::Release);
+    /// Notes that a writer has waited for the readers in these seats (bits). Returns the number of those for which no
+    /// writer waits any more in this window.
+    pub(crate) fn add_reader_wait(&self, seats: u64, waited_ms: u64, (now_ms, wait_ms): (u64, u64)) -> u64 {
+        let is_given_up = |seat: &u8| {
+            let before_ms = self.waited_in_window_ms(*seat, now_ms);
+            let after_ms = before_ms.saturating_add(waited_ms);
+            if before_ms == 0 {
+                self.wait_window_from_ms[usize::from(*seat)].store(now_ms, Ordering::Relaxed);
+            }
+            // If two writers wait at once, one wait may be lost.
+            self.waited_ms[usize::from(*seat)].store(after_ms, Ordering::Relaxed);
+            before_ms < wait_ms && after_ms >= wait_ms
+        };
+        seats_in(seats).filter(is_given_up).count() as u64
+    }
+
+    fn waited_in_window_ms(&self, seat: u8, now_ms: u64) -> u64 {
+        let from_ms = self.wait_window_from_ms[usize::from(seat)].load(Ordering::Relaxed);
+        match now_ms < from_ms + READER_WAIT_WINDOW_MS {
+            true => self.waited_ms[usize::from(seat)].load(Ordering::Relaxed),
+            false => 0,
         }
     }
 

@@ -251,7 +251,8 @@ fn a_confirm_behind_many_moves_is_heard() {
 fn a_prompt_reader_loses_nothing_when_a_seat_sends_half_a_mebibyte_at_once() {
     const MOVES: u32 = 512;
     const READERS: usize = 6;
-    let server = Server::start(&[]);
+    // On a crowded machine a prompt reader, too, may wait for a processor for long.
+    let server = Server::start(&["--reader-wait-ms", "5000"]);
     let (mut ann, room) = room(&server, "Ann", 1 + u8::try_from(READERS).expect("few"));
     let readers: Vec<_> = (0..READERS)
         .map(|nth| {
@@ -310,7 +311,7 @@ fn a_move_waits_for_a_reader_that_could_lose_it_and_not_again_and_again() {
     let is_resync = |message: &ServerMessage| matches!(message, ServerMessage::Resync { .. });
     for _ in 0..3 {
         // Four times what the log holds; Ann reads what she says, Bob only when she has to wait.
-        let mut waits = 0;
+        let mut waits = 0_u32;
         for number in 0..1000 {
             ann.send_message(&act(number));
             while ann.handle() == FrameOutcome::Wait {
@@ -325,17 +326,27 @@ fn a_move_waits_for_a_reader_that_could_lose_it_and_not_again_and_again() {
         assert!(waits > 3, "the writer never waited");
     }
     bob.receive_messages();
-    // Now Bob reads nothing. Once the time is over he is given up, and Ann never waits for him again.
+    // Now Bob reads nothing. Once the time is over, Ann does not wait for him again.
     let handled = |ann: &mut Actor, number| {
         let outcome = ann.send_and_handle(&act(number));
         ann.receive_messages();
         outcome == FrameOutcome::Handled
     };
     assert!(!(0..1000).all(|number| handled(&mut ann, number)));
-    wait_ms.store(0, Ordering::Relaxed);
-    assert_eq!(ann.handle(), FrameOutcome::Handled);
-    wait_ms.store(10 * 60_000, Ordering::Relaxed);
-    assert!((0..1000).all(|number| handled(&mut ann, number)));
+    wait_ms.store(1, Ordering::Relaxed);
+    let began = Instant::now();
+    let mut waits = 0_u32;
+    let mut is_waiting = true;
+    for number in 0..1000 {
+        while is_waiting && ann.handle() == FrameOutcome::Wait {
+            waits += 1;
+            thread::sleep(Duration::from_millis(2));
+        }
+        is_waiting = !handled(&mut ann, number);
+    }
+    // The wait is over at the latest when it is looked at again.
+    let windows = 1 + began.elapsed().as_millis() / u128::from(forkade::limits::READER_WAIT_WINDOW_MS);
+    assert!(u128::from(waits) <= 2 * windows + 1, "Ann waited {waits} times");
     assert!(bob.receive_messages().iter().any(is_resync));
 }
 
@@ -349,7 +360,7 @@ fn a_reader_that_stalls_does_not_slow_a_writer_again_and_again() {
     let began = Instant::now();
     make_moves(&mut ann, 1..=MOVES);
     let windows = u64::try_from(began.elapsed().as_millis()).expect("not long")
-        / forkade::limits::READER_GIVEN_UP_FOR_MS;
+        / forkade::limits::READER_WAIT_WINDOW_MS;
     let given_up = server.status("readers_given_up_total");
     assert!(
         (1..=1 + windows).contains(&given_up),
