@@ -94,8 +94,8 @@ pub const MEMORY_PER_CONNECTION_BYTES: u64 = 16 * 1024;
 /// Path of a unix socket, in bytes: what the kernel's address holds, less the NUL at its end.
 pub const UNIX_PATH_BYTES_MAX: usize = 107;
 
-/// Time that a server which starts waits for the lock on the directory of the console's unix socket. Another server that
-/// starts there holds it for a moment.
+/// Time that a server which starts waits for the lock on the directory of the console's unix socket. Another server
+/// that starts there holds it for a moment.
 pub const DIRECTORY_LOCK_TIMEOUT_MS: u64 = 2000;
 
 /// How often it looks whether the lock is free.

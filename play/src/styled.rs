@@ -1,5 +1,5 @@
-//! Lines of a screen: text in a few styles, of which it is known how many columns it takes at most. (Some terminals draw
-//! joined characters as one, others draw each.)
+//! Lines of a screen: text in a few styles, of which it is known how many columns it takes at most. (Some terminals
+//! draw joined characters as one, others draw each.)
 //!
 //! All text reaches the terminal through these lines, so this is where control and direction characters are escaped.
 
@@ -137,8 +137,8 @@ impl Line {
         found.unwrap_or(columns)
     }
 
-    /// The first columns, and the rest. What may be drawn as one and lies at the boundary belongs to the rest, unless it
-    /// fits no line.
+    /// The first columns, and the rest. What may be drawn as one and lies at the boundary belongs to the rest, unless
+    /// it fits no line.
     fn split(self, columns: usize) -> (Self, Self) {
         let (mut head, mut rest) = (Self::default(), Self::default());
         for (style, text) in self.spans {

@@ -194,8 +194,8 @@ pub enum ClientMessage {
         /// The player's name.
         player: String,
     },
-    /// The owner takes the seat from a player and bans it from this room, and its name for some time. Everyone in the room gets an event; answered
-    /// only if rejected.
+    /// The owner takes the seat from a player and bans it from this room, and its name for some time. Everyone in the
+    /// room gets an event; answered only if rejected.
     Kick {
         /// Repeated in the rejection.
         request: u32,

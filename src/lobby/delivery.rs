@@ -173,8 +173,8 @@ pub fn is_blocked_on_output(session: &Session<'_>) -> bool {
         Some(record.log.unread_bytes(cursor))
     };
     let output_is_full = !session.all_sent() && lacks_space_for_reply(session);
-    // All may have been sent, and wait for a confirm: then nothing more is delivered, either. If the confirm lies behind
-    // more frames than the server looks at, they are handled: otherwise it would never be reached.
+    // All may have been sent, and wait for a confirm: then nothing more is delivered, either. If the confirm lies
+    // behind more frames than the server looks at, they are handled: otherwise it would never be reached.
     let may_confirm = !session.waits_for_confirm() || session.has_input_space();
     output_is_full || (may_confirm && undelivered().is_some_and(|bytes| bytes > UNDELIVERED_BYTES_MAX))
 }

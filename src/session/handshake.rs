@@ -146,9 +146,9 @@ impl Session<'_> {
     ///
     /// # Errors
     ///
-    /// [`ErrorCode::TokenUnknown`]; [`Refusal::Banned`]; [`ErrorCode::VersionUnsupported`] if the client does not speak the session's
-    /// version; [`ErrorCode::Replaced`] if a newer connection has or requested the session; [`ErrorCode::Malformed`] if
-    /// fewer bytes than `received` were ever sent. Nothing was changed.
+    /// [`ErrorCode::TokenUnknown`]; [`Refusal::Banned`]; [`ErrorCode::VersionUnsupported`] if the client does not speak
+    /// the session's version; [`ErrorCode::Replaced`] if a newer connection has or requested the session;
+    /// [`ErrorCode::Malformed`] if fewer bytes than `received` were ever sent. Nothing was changed.
     pub fn request_resume(
         &mut self,
         versions: std::ops::RangeInclusive<u16>,
