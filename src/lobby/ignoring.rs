@@ -1,14 +1,15 @@
-//! Whom a player ignores: a list of names in the player's record, which only the player's own handler reads and changes.
+//! Whom a player ignores: a list of names in the player's record, which only the player's own handler reads and
+//! changes.
 //!
 //! Senders know nothing of it. What others write to the player is left out when it is delivered.
 
-use forkade_protocol::text::clean_player_name;
 use forkade_protocol::{RejectCode, RoomEvent, ServerMessage, codec};
 
 use crate::limits::{FRAME_HEADER_BYTES, IGNORED_NAMES_MAX};
+use crate::lobby::names::clean_name;
 use crate::session::Session;
 use crate::session::rejection::Rejection;
-use crate::state::directory::{Directory, Name, NameHashes};
+use crate::state::directory::{Directory, NameHashes};
 
 /// Ignores the players of this name, or with `ignore` false not any more.
 ///
@@ -17,9 +18,8 @@ use crate::state::directory::{Directory, Name, NameHashes};
 /// If no player can have the name, it is the player's own, or the player ignores too many.
 pub fn ignore(session: &mut Session<'_>, name: &str, ignore: bool) -> Result<(), Rejection> {
     let unknown = |why: &str| Rejection::new(RejectCode::UnknownPlayer, why);
-    let name = clean_player_name(name)
-        .map_err(|error| unknown(&format!("no player can have that name: {error}")))?;
-    let name = Name::new(&name).expect("a clean name fits the record");
+    let name =
+        clean_name(name).map_err(|error| unknown(&format!("no player can have that name: {error}")))?;
     let directory = session.state.memory.directory;
     let hashes = directory.hashes_of(name.as_str());
     if hashes.is_same(directory.hashes_of(session.name().as_str())) {
@@ -70,9 +70,8 @@ pub fn list(session: &mut Session<'_>) -> Result<(), Rejection> {
         return Ok(());
     };
     let attachment = &session.state.attachment;
-    let count = attachment.read_own(&player.ignored) as usize;
-    let names = player.ignored_names[..count].iter();
-    let names: Vec<_> = names
+    let names: Vec<_> = player
+        .ignored_names(attachment)
         .map(|ignored| attachment.read_own(&ignored.name).as_str().to_owned())
         .collect();
     session.say(&match names.is_empty() {
@@ -91,9 +90,8 @@ impl Ignored {
     pub(crate) fn by(session: &Session<'_>) -> Self {
         let attachment = &session.state.attachment;
         let names = session.player.map_or_else(Vec::new, |(_, player)| {
-            let count = attachment.read_own(&player.ignored) as usize;
-            let names = player.ignored_names[..count].iter();
-            names
+            player
+                .ignored_names(attachment)
                 .map(|ignored| attachment.read_own(&ignored.hashes))
                 .collect()
         });

@@ -12,9 +12,19 @@ use crate::state::handle::StateHandle;
 ///
 /// Those of [`clean_player_name`]; [`TextError::Reserved`] for a name that looks like one of the operator's list.
 pub fn player_name(state: &StateHandle, name: &str) -> Result<Name, TextError> {
-    let name = clean_player_name(name)?;
-    if is_reserved(&name, state.reserved_names) {
-        return Err(TextError::Reserved);
+    let name = clean_name(name)?;
+    match is_reserved(name.as_str(), state.reserved_names) {
+        true => Err(TextError::Reserved),
+        false => Ok(name),
     }
+}
+
+/// The name as the directory keeps it.
+///
+/// # Errors
+///
+/// Those of [`clean_player_name`].
+pub(crate) fn clean_name(name: &str) -> Result<Name, TextError> {
+    let name = clean_player_name(name)?;
     Ok(Name::new(&name).expect("a clean name fits the record"))
 }

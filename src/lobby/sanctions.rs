@@ -6,13 +6,13 @@
 
 use std::sync::atomic::Ordering;
 
-use forkade_protocol::text::{TextError, clean_player_name};
+use forkade_protocol::text::TextError;
 use forkade_protocol::{ErrorCode, RejectCode};
 
 use crate::lobby::departure::mark_kicked;
+use crate::lobby::names::clean_name;
 use crate::session::rejection::Rejection;
 use crate::session::{CloseReason, Session};
-use crate::state::directory::Name;
 use crate::state::handle::StateHandle;
 use crate::state::sanctions::{Sanction, SanctionKind, SanctionsFull};
 use forkade_text::render;
@@ -112,9 +112,4 @@ pub(crate) fn ensure_not_muted(session: &mut Session<'_>) -> Result<(), Rejectio
         retry_after_ms: Some(u32::try_from(left_ms).unwrap_or(u32::MAX)),
         ..Rejection::new(RejectCode::ChatTooFast, render::muted(left_ms))
     })
-}
-
-fn clean_name(name: &str) -> Result<Name, TextError> {
-    let name = clean_player_name(name)?;
-    Ok(Name::new(&name).expect("a clean name fits the record"))
 }

@@ -168,9 +168,8 @@ fn dump_player(attachment: &Attachment, record: &PlayerRecord) -> String {
             attachment.read_own(&record.telnet_answered),
         )
     });
-    let ignored = attachment.read_own(&record.ignored) as usize;
-    let ignored = record.ignored_names[..ignored].iter();
-    let ignored: Vec<_> = ignored
+    let ignored: Vec<_> = record
+        .ignored_names(attachment)
         .map(|ignored| attachment.read_own(&ignored.name))
         .collect();
     // Whether a charge is outstanding; the time differs in each run.

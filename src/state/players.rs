@@ -231,6 +231,15 @@ impl Dialect {
 }
 
 impl PlayerRecord {
+    /// The names that the player ignores.
+    pub(crate) fn ignored_names<'r>(
+        &'r self,
+        attachment: &Attachment,
+    ) -> impl Iterator<Item = &'r IgnoredName> + use<'r> {
+        let count = attachment.read_own(&self.ignored) as usize;
+        self.ignored_names[..count].iter()
+    }
+
     /// What the client has negotiated.
     pub(crate) fn dialect(&self) -> Dialect {
         Dialect {
