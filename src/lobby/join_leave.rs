@@ -255,7 +255,7 @@ pub(crate) fn join(
     ensure_in_lobby(session)?;
     abandon_opening(session)?;
     let (games, name) = (session.state.games, session.name());
-    let name_hashes = session.state.memory.directory.hashes_of(name.as_str());
+    let directory = session.state.memory.directory;
     let header = session.state.memory.header;
     let not_found = || Rejection::new(RejectCode::RoomNotFound, "there is no such room (any more)");
     let room = room.ok_or_else(not_found)?;
@@ -280,7 +280,7 @@ pub(crate) fn join(
     }
     let reserved = seat_reserved_for(&tx, player).filter(|_| !watch);
     admit(&tx, room, reserved.is_some())?;
-    if is_banned(&tx, player, name_hashes) {
+    if is_banned(&tx, player, || directory.hashes_of(name.as_str())) {
         let text = "the owner of this room has sent you out";
         return Err(Rejection::new(RejectCode::Banned, text));
     }

@@ -3,6 +3,8 @@
 //! Owner and bans are part of the room, under the room's lock. Each change is one transaction with its events, so a
 //! crash leaves the room with its old owner or its new one, never without.
 
+use std::cell::LazyCell;
+
 use forkade_protocol::{RejectCode, RoomEvent};
 
 use crate::limits::{BANS_PER_ROOM_MAX, KICK_HOLDS_FOR_NAME_MS};
@@ -90,12 +92,16 @@ pub(crate) fn elect_owner(tx: &mut RoomTx<'_>) -> Result<(), Rejection> {
     set_owner(tx, u8::try_from(candidates.trailing_zeros()).expect("few seats"))
 }
 
-/// Whether the owner has kicked this player, or lately one of the same name.
-pub(crate) fn is_banned(tx: &RoomTx<'_>, player: PlayerRef, name_hashes: NameHashes) -> bool {
-    let now_ms = now_ms();
-    bans(tx)
-        .map(|place| tx.get(place))
-        .any(|ban| ban.player == player || ban.name_until_ms > now_ms && ban.name_hashes.is_same(name_hashes))
+/// Whether the owner has kicked this player, or lately one of the same name. The name is hashed only if one was kicked.
+pub(crate) fn is_banned(
+    tx: &RoomTx<'_>,
+    player: PlayerRef,
+    name_hashes: impl FnOnce() -> NameHashes,
+) -> bool {
+    let (now_ms, name_hashes) = (now_ms(), LazyCell::new(name_hashes));
+    bans(tx).map(|place| tx.get(place)).any(|ban| {
+        ban.player == player || ban.name_until_ms > now_ms && ban.name_hashes.is_same(*name_hashes)
+    })
 }
 
 /// The places of the room's bans.

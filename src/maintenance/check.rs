@@ -390,7 +390,7 @@ fn check_open_room(tx: &RoomTx<'_>, room: RoomRef, recorded: &mut RecordedByPlay
             owner_of(tx)
         ));
     }
-    if let Some((_, seat)) = occupants(tx).find(|(_, seat)| is_banned(tx, seat.player, NameHashes::NONE)) {
+    if let Some((_, seat)) = occupants(tx).find(|(_, seat)| is_banned(tx, seat.player, || NameHashes::NONE)) {
         faults.0.push(format!(
             "{:?} has a seat in room {room:?}, and is banned",
             seat.name
@@ -423,7 +423,7 @@ fn check_open_room(tx: &RoomTx<'_>, room: RoomRef, recorded: &mut RecordedByPlay
     }
     for seat in seats_in(reserved) {
         let reserved_for = tx.get(&record.reserved_for[usize::from(seat)]);
-        if is_banned(tx, reserved_for.player, NameHashes::NONE)
+        if is_banned(tx, reserved_for.player, || NameHashes::NONE)
             || seat_reserved_for(tx, reserved_for.player) != Some(seat)
         {
             faults.0.push(format!(

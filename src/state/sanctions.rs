@@ -1,6 +1,8 @@
 //! What operators have imposed on names: bans and mutes. They lie in the directory, under the lobby's lock, so that a
 //! greeting finds them in its own transaction. One that is over is replaced by the next.
 
+use std::cell::LazyCell;
+
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 use crate::limits::SANCTIONS_MAX;
@@ -63,8 +65,10 @@ impl Directory {
     /// Milliseconds that the sanction of that kind on the name still lasts; `None` if there is none.
     pub(crate) fn sanction_left_ms(&self, tx: &LobbyTx<'_>, kind: SanctionKind, name: Name) -> Option<u64> {
         let now_ms = now_ms();
-        self.sanctions_on(tx, self.hashes_of(name.as_str()), now_ms)
-            .filter(|place| tx.get(&place.kind) == kind)
+        // Each greeting asks, under the lobby's lock: the name is hashed only if there is something to compare it with.
+        let hashes = LazyCell::new(|| self.hashes_of(name.as_str()));
+        self.sanctions_in_force(tx, now_ms)
+            .filter(|place| tx.get(&place.kind) == kind && tx.get(&place.name_hashes).is_same(*hashes))
             .map(|place| tx.get(&place.until_ms) - now_ms)
             .max()
     }
@@ -103,7 +107,8 @@ impl Directory {
     /// Lifts the sanctions on a name, all or those of one kind. Returns whether there were any.
     pub(crate) fn lift(&self, tx: &mut LobbyTx<'_>, name: NameHashes, kind: Option<SanctionKind>) -> bool {
         let places: Vec<_> = self
-            .sanctions_on(tx, name, now_ms())
+            .sanctions_in_force(tx, now_ms())
+            .filter(|place| tx.get(&place.name_hashes).is_same(name))
             .filter(|place| kind.is_none_or(|kind| tx.get(&place.kind) == kind))
             .collect();
         for place in &places {
@@ -123,15 +128,14 @@ impl Directory {
         })
     }
 
-    fn sanctions_on(
+    fn sanctions_in_force(
         &self,
         tx: &LobbyTx<'_>,
-        name: NameHashes,
         now_ms: u64,
     ) -> impl Iterator<Item = &'static SanctionRecord> {
         let touched = tx.get(&self.record.sanctions_touched) as usize;
         self.record.sanctions[..touched]
             .iter()
-            .filter(move |place| tx.get(&place.until_ms) > now_ms && tx.get(&place.name_hashes).is_same(name))
+            .filter(move |place| tx.get(&place.until_ms) > now_ms)
     }
 }
