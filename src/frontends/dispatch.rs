@@ -228,8 +228,11 @@ fn refused(code: ErrorCode, text: impl Into<String>) -> HandshakeOutcome {
 pub enum FrameOutcome {
     /// A frame was handled.
     Handled,
-    /// No whole frame has arrived, there is [no space](delivery::is_blocked_on_output) for its output, or the player's
-    /// input [waits](Session::input_held_until_ms).
+    /// No whole frame has arrived.
+    Incomplete,
+    /// What has arrived must wait: there is [no space](delivery::is_blocked_on_output) for its output, readers of the
+    /// room have [fallen behind](delivery::must_wait_for_readers), or the player's input is
+    /// [held](Session::input_held_until_ms).
     Wait,
     /// The connection is to be closed.
     Close {
@@ -256,7 +259,7 @@ pub fn handle_next_frame(session: &mut Session<'_>) -> FrameOutcome {
         Ok(Some(body)) => body,
         Ok(None) => {
             session.reader_wait = None;
-            return FrameOutcome::Wait;
+            return FrameOutcome::Incomplete;
         }
         Err(length) => {
             let text = format!("a frame of {length} bytes was announced; the limit is {FRAME_BYTES_MAX}");

@@ -233,6 +233,7 @@ impl Driver<'_> {
     /// Frames in, events out.
     fn play(&mut self, turn: &mut Turn) -> bool {
         let mut moved = self.receive();
+        let mut input_waits = false;
         loop {
             match dispatch::handle_next_frame(&mut self.session) {
                 FrameOutcome::Handled => {
@@ -242,7 +243,11 @@ impl Driver<'_> {
                         break;
                     }
                 }
-                FrameOutcome::Wait => break,
+                FrameOutcome::Incomplete => break,
+                FrameOutcome::Wait => {
+                    input_waits = true;
+                    break;
+                }
                 FrameOutcome::Close { leaves, reason } => {
                     if reason != CloseReason::None {
                         log::info!(
@@ -258,9 +263,7 @@ impl Driver<'_> {
         }
         moved |= self.deliver();
         // A client that sends nothing more confirms nothing more, either.
-        let input_waits = delivery::is_blocked_on_output(&self.session)
-            || self.session.waits_for_readers()
-            || self.session.input_held_until_ms().is_some();
+        input_waits |= delivery::is_blocked_on_output(&self.session);
         if self.client.readiness.client_has_ended && !moved && !input_waits {
             // It sends nothing more, and all that it sent was handled.
             self.session.close(false, &CloseReason::None);
