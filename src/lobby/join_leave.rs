@@ -226,15 +226,15 @@ fn admit_with(
     passcode: Option<&str>,
 ) -> impl FnOnce(&RoomTx<'_>, RoomRef, bool) -> Result<(), Rejection> {
     move |tx, _, has_reservation| {
-        let record = tx.record();
-        let stored = tx.get(&record.passcode);
-        if has_reservation || stored.set == 0 {
+        if has_reservation || !settings::has_passcode(tx) {
             return Ok(());
         }
-        if passcode.is_none() {
+        let Some(passcode) = passcode else {
             let text = "this room asks for a passcode";
             return Err(Rejection::new(RejectCode::WrongPasscode, text));
-        }
+        };
+        let record = tx.record();
+        let stored = tx.get(&record.passcode);
         let wrong = Rejection::new(RejectCode::WrongPasscode, "wrong passcode");
         guesser.judge(&record.passcode_guesses, stored.admits(passcode), wrong)
     }

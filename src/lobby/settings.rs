@@ -13,7 +13,7 @@ use crate::lobby::reservations::release_reservations;
 use crate::session::Session;
 use crate::session::rejection::Rejection;
 use crate::state::buffers;
-use crate::state::rooms::{Passcode, RoomOptions, RoomTx, UNLISTED, game_of, phase_of};
+use crate::state::rooms::{HAS_PASSCODE, Passcode, RoomOptions, RoomTx, UNLISTED, game_of, phase_of};
 
 /// Bit of a room's `flags`: spectators are refused.
 const NO_SPECTATORS: u32 = 2;
@@ -79,7 +79,9 @@ impl CheckedSettings {
             seats,
             options,
             passcode: passcode.map_or(Passcode::NONE, Passcode::new),
-            flags: flag(requested.unlisted, UNLISTED) | flag(requested.no_spectators, NO_SPECTATORS),
+            flags: flag(requested.unlisted, UNLISTED)
+                | flag(requested.no_spectators, NO_SPECTATORS)
+                | flag(passcode.is_some(), HAS_PASSCODE),
             turn_seconds: requested.turn_seconds,
         };
         Ok((settings, first))
@@ -151,7 +153,7 @@ pub(crate) fn rules(tx: &RoomTx<'_>) -> RoomRules {
     let record = tx.record();
     RoomRules {
         seats: u8::try_from(tx.get(&record.capacity)).unwrap_or(u8::MAX),
-        passcode: tx.get(&record.passcode).set != 0,
+        passcode: has_passcode(tx),
         options: tx.get(&record.options).as_slice().to_vec(),
         unlisted: is_unlisted(tx),
         no_spectators: !allows_spectators(tx),
@@ -162,6 +164,11 @@ pub(crate) fn rules(tx: &RoomTx<'_>) -> RoomRules {
 /// Whether the room is in no list and no quick match.
 pub(crate) fn is_unlisted(tx: &RoomTx<'_>) -> bool {
     tx.get(&tx.record().flags) & UNLISTED != 0
+}
+
+/// Whether the room asks for a passcode.
+pub(crate) fn has_passcode(tx: &RoomTx<'_>) -> bool {
+    tx.get(&tx.record().flags) & HAS_PASSCODE != 0
 }
 
 /// Whether the room admits spectators.

@@ -22,7 +22,7 @@ use crate::state::connections::{Claim, Phase};
 use crate::state::directory::{Directory, LobbyTx, NAME_KEYS, Name, NameHashes, NameLink, Presence};
 use crate::state::handle::StateHandle;
 use crate::state::layout::{ConnectionRef, PlayerRef, RoomRef};
-use crate::state::rooms::{RoomLife, RoomTx, occupants, phase_of, seats_in};
+use crate::state::rooms::{HAS_PASSCODE, RoomLife, RoomTx, occupants, phase_of, seats_in};
 use crate::state::sanctions::SanctionKind;
 
 /// Derives free lists, counts and the index of names from the identities and room entries, under the lobby's lock.
@@ -351,7 +351,7 @@ fn check_room(state: &mut StateHandle, index: u32, recorded: &mut RecordedByPlay
                 u32::try_from(occupants(&tx).count()).unwrap_or(u32::MAX),
                 tx.get(&record.phase),
                 tx.get(&record.spectators),
-                u32::from(tx.get(&record.passcode).set != 0),
+                u32::from(tx.get(&record.flags) & HAS_PASSCODE != 0),
             ],
         );
         faults.compare(

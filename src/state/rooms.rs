@@ -40,7 +40,7 @@ shared_record! {
         pub capacity: Guarded<u32>,
         /// The owner's seat; `u32::MAX` if no seat is taken.
         pub owner: Guarded<u32>,
-        /// Whether the room is listed and may be spectated: see the settings.
+        /// Whether the room is listed, may be spectated and has a passcode: see the settings.
         pub flags: Guarded<u32>,
         /// Time for a turn, in seconds; 0: no limit.
         pub turn_seconds: Guarded<u32>,
@@ -64,7 +64,7 @@ shared_record! {
         pub next_tick_at_ms: Guarded<u64>,
         /// The room's name.
         pub name: Guarded<RoomName>,
-        /// The passcode's salt and hash, if there is a passcode.
+        /// The passcode's salt and hash, if the flags say that there is one.
         pub passcode: Guarded<Passcode>,
         /// Deliveries of the room's events.
         pub(crate) deliveries: Budget,
@@ -94,9 +94,11 @@ shared_record! {
         open: AtomicU64,
         /// The numbers of the room's [`PublishedRoom`], packed; for readers without the lock.
         published_numbers: AtomicU64,
-        /// The name of the open room, as far as the numbers say; for readers without the lock. It is written before
-        /// the room is published as open, and stays.
+        /// The name of the open room; for readers without the lock. It is written before the room is published as open,
+        /// and stays.
         published_name: SharedBytes<{ ROOM_NAME_BYTES_MAX / 8 }>,
+        /// Its length, in bytes.
+        published_name_bytes: AtomicU64,
         /// When a timer of the room (tick, turn clock, reservation) is next due, in milliseconds of the monotonic
         /// clock; `u64::MAX` for never. For the ticker.
         due_ms: AtomicU64,
@@ -133,6 +135,8 @@ shared_record! {
 pub type RoomTx<'h> = Tx<'h, RoomRecord>;
 /// Bit of a room's `flags`: the room is in no list and no quick match.
 pub(crate) const UNLISTED: u32 = 1;
+/// Bit of a room's `flags`: the room has a passcode.
+pub(crate) const HAS_PASSCODE: u32 = 4;
 /// A room's options, as plain data.
 pub type RoomOptions = ShortBytes<GAME_OPTIONS_BYTES_MAX>;
 /// A room's name, as plain data.
@@ -187,10 +191,8 @@ impl Seat {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, FromBytes, IntoBytes, Immutable)]
 #[repr(C)]
 pub struct Passcode {
-    /// Nonzero if there is a passcode.
-    pub set: u8,
     /// Random, so that equal passcodes have different hashes.
-    pub salt: [u8; 15],
+    pub salt: [u8; 16],
     /// SHA-256 of salt and passcode.
     pub hash: [u8; 32],
 }
@@ -198,8 +200,7 @@ pub struct Passcode {
 impl Passcode {
     /// No passcode.
     pub const NONE: Self = Self {
-        set: 0,
-        salt: [0; 15],
+        salt: [0; 16],
         hash: [0; 32],
     };
 
@@ -208,18 +209,17 @@ impl Passcode {
     /// SHA-256 can be brute-forced quickly by an attacker that reads the server's memory. The passcode lives no
     /// longer than its room, and a slow hash would let any client burn the server's time.
     pub fn new(text: &str) -> Self {
-        let mut salt = [0; 15];
+        let mut salt = [0; 16];
         getrandom::fill(&mut salt).expect("the kernel gives random bytes");
         Self {
-            set: 1,
             salt,
             hash: hash_of(&salt, text),
         }
     }
 
     /// Whether a player that gives `text` may join.
-    pub fn admits(&self, text: Option<&str>) -> bool {
-        self.set == 0 || text.is_some_and(|text| hash_of(&self.salt, text) == self.hash)
+    pub fn admits(&self, text: &str) -> bool {
+        hash_of(&self.salt, text) == self.hash
     }
 }
 
@@ -286,14 +286,17 @@ impl Record for RoomRecord {
         } else {
             0
         };
-        let name = view.get(&self.name);
-        if generation == 0 || self.open.load(Ordering::Relaxed) != generation {
+        if generation != 0 && self.open.load(Ordering::Relaxed) != generation {
             // A reader that sees anything of the next room also sees that the former one is gone.
             self.open.store(0, Ordering::Relaxed);
             fence(Ordering::Release);
-            self.published_name.copy_in(0, name.as_str().as_bytes());
+            let name = view.get(&self.name);
+            let name = name.as_str().as_bytes();
+            self.published_name.copy_in(0, name);
+            self.published_name_bytes
+                .store(name.len() as u64, Ordering::Relaxed);
         }
-        let numbers = PublishedNumbers::of(view, self, name.as_str().len());
+        let numbers = PublishedNumbers::of(view, self);
         self.published_numbers.store(numbers.pack(), Ordering::Release);
         self.open.store(generation, Ordering::Release);
         let clocks = [view.get(&self.next_tick_at_ms), view.get(&self.turn_ends_at_ms)];
@@ -334,7 +337,8 @@ impl RoomRecord {
             let generation = self.open_generation()?;
             let numbers = PublishedNumbers::unpack(self.published_numbers.load(Ordering::Acquire));
             let mut name = [0; ROOM_NAME_BYTES_MAX];
-            let name = &mut name[..usize::from(numbers.name_bytes).min(ROOM_NAME_BYTES_MAX)];
+            let name_bytes = usize::try_from(self.published_name_bytes.load(Ordering::Relaxed));
+            let name = &mut name[..name_bytes.unwrap_or(usize::MAX).min(ROOM_NAME_BYTES_MAX)];
             self.published_name.copy_out(0, name);
             fence(Ordering::Acquire);
             // Otherwise the record was given to another room meanwhile, which takes a writer two transactions.
@@ -492,29 +496,28 @@ pub struct PublishedNumbers {
     pub has_free_seat: bool,
     /// Players that watch without a seat.
     pub spectators: u32,
-    name_bytes: u8,
 }
 
 const _: () = {
-    assert!(GAMES_MAX <= 1 << 8 && SEATS_MAX < 1 << 6 && ROOM_NAME_BYTES_MAX < 1 << 7);
+    assert!(GAMES_MAX <= 1 << 8 && SEATS_MAX < 1 << 6);
     assert!(PLAYERS_OR_ROOMS_MAX < 1 << 24);
 };
 
 impl PublishedNumbers {
-    fn of(view: &View<'_>, record: &RoomRecord, name_bytes: usize) -> Self {
+    fn of(view: &View<'_>, record: &RoomRecord) -> Self {
         let number = |cell: &Guarded<u32>| u8::try_from(view.get(cell)).unwrap_or(u8::MAX);
         let (taken, seats) = (view.get(&record.taken), view.get(&record.capacity));
+        let flags = view.get(&record.flags);
         let occupied = taken | view.get(&record.reserved);
         Self {
             game: number(&record.game).into(),
             seats: number(&record.capacity),
             taken: u8::try_from(taken.count_ones()).unwrap_or(u8::MAX),
             phase: number(&record.phase),
-            has_passcode: view.get(&record.passcode).set != 0,
-            is_unlisted: view.get(&record.flags) & UNLISTED != 0,
+            has_passcode: flags & HAS_PASSCODE != 0,
+            is_unlisted: flags & UNLISTED != 0,
             has_free_seat: occupied.trailing_ones() < seats,
             spectators: view.get(&record.spectators),
-            name_bytes: u8::try_from(name_bytes).unwrap_or(0),
         }
     }
 
@@ -525,7 +528,6 @@ impl PublishedNumbers {
             (u64::from(self.seats), 6),
             (u64::from(self.taken), 6),
             (u64::from(self.phase), 2),
-            (u64::from(self.name_bytes), 7),
             (u64::from(self.spectators), 24),
         ];
         let bits = flags.map(|flag| (u64::from(flag), 1));
@@ -543,8 +545,7 @@ impl PublishedNumbers {
         };
         let [has_free_seat, is_unlisted, has_passcode] = [take(1), take(1), take(1)].map(|flag| flag != 0);
         let spectators = u32::try_from(take(24)).expect("masked");
-        let [name_bytes, phase, taken, seats, game] =
-            [7, 2, 6, 6, 8].map(|bits| u8::try_from(take(bits)).expect("masked"));
+        let [phase, taken, seats, game] = [2, 6, 6, 8].map(|bits| u8::try_from(take(bits)).expect("masked"));
         Self {
             game: game.into(),
             seats,
@@ -554,7 +555,6 @@ impl PublishedNumbers {
             is_unlisted,
             has_free_seat,
             spectators,
-            name_bytes,
         }
     }
 }
@@ -566,13 +566,12 @@ pub fn all_read(tx: &RoomTx<'_>) -> bool {
     let taken = tx.get(&record.taken);
     let head = record.log.head(tx);
     // Offsets only grow, so a former player's offset is never beyond the present player's.
-    let has_read =
-        |(seat, offset): (u32, &AtomicU64)| taken >> seat & 1 == 0 || offset.load(Ordering::Acquire) == head;
+    let has_read = |seat: u8| record.read_up_to[usize::from(seat)].load(Ordering::Acquire) == head;
     taken != 0
         && !record.watched.is_active()
         && tx.get(&record.spectators) == 0
         && taken == tx.get(&record.connected)
-        && (0..).zip(&record.read_up_to).all(has_read)
+        && seats_in(taken).all(has_read)
 }
 
 /// The room's game.
@@ -652,13 +651,13 @@ mod tests {
     proptest! {
         #[test]
         fn published_numbers_are_read_as_they_were_written(
-            (game, seats, phase, name_bytes) in (0_u16..256, 0_u8..=SEATS_MAX, 0_u8..3, 0_u8..=120),
+            (game, seats, phase) in (0_u16..256, 0_u8..=SEATS_MAX, 0_u8..3),
             taken in 0_u8..=SEATS_MAX,
             spectators in 0_u32..=PLAYERS_OR_ROOMS_MAX,
             (has_passcode, is_unlisted, has_free_seat) in any::<(bool, bool, bool)>(),
         ) {
             let numbers = PublishedNumbers {
-                game, seats, taken, phase, has_passcode, is_unlisted, has_free_seat, spectators, name_bytes,
+                game, seats, taken, phase, has_passcode, is_unlisted, has_free_seat, spectators,
             };
             prop_assert_eq!(PublishedNumbers::unpack(numbers.pack()), numbers);
         }
