@@ -21,8 +21,6 @@ pub(crate) struct RoomDoorbell {
     reply_token: Token,
     held: Option<(u32, EventFd)>,
     requested: Option<(u32, Channel)>,
-    /// The request could not be sent.
-    request_failed: bool,
 }
 
 impl RoomDoorbell {
@@ -33,13 +31,13 @@ impl RoomDoorbell {
             reply_token,
             held: None,
             requested: None,
-            request_failed: false,
         }
     }
 
-    /// No doorbell wakes this process when something happens in its room: it must look again soon.
+    /// No doorbell wakes this process when something happens in its room: it must look again soon, and
+    /// [follow](Self::follow) the room again.
     pub(crate) fn is_unavailable(&self) -> bool {
-        self.request_failed || self.requested.is_some()
+        self.held.is_none()
     }
 
     /// Rings the room's doorbell, if it is the one held.
@@ -68,7 +66,6 @@ impl RoomDoorbell {
             poll.registry()
                 .deregister(&mut SourceFd(&answers.as_fd().as_raw_fd()))?;
         }
-        self.request_failed = false;
         match room {
             Some(room) if self.held.is_none() && self.requested.is_none() => self.ask(room, poll, requests),
             _ => Ok(()),
@@ -115,7 +112,6 @@ impl RoomDoorbell {
             Ok(pair) => pair,
             Err(error) => {
                 log::warn!("there is no channel to ask for the doorbell of room {room}: {error}");
-                self.request_failed = true;
                 return Ok(());
             }
         };
@@ -127,11 +123,8 @@ impl RoomDoorbell {
                 self.requested = Some((room, mine));
             }
             // The channel is full of requests.
-            Ok(SendOutcome::WouldBlock | SendOutcome::PeerGone) => self.request_failed = true,
-            Err(error) => {
-                log::warn!("cannot ask for the doorbell of room {room}: {error}");
-                self.request_failed = true;
-            }
+            Ok(SendOutcome::WouldBlock | SendOutcome::PeerGone) => {}
+            Err(error) => log::warn!("cannot ask for the doorbell of room {room}: {error}"),
         }
         Ok(())
     }

@@ -193,10 +193,11 @@ pub(crate) fn must_wait_for_readers(session: &mut Session<'_>) -> bool {
         return false;
     };
     let header = session.state.memory.header;
-    let times = (now_ms(), header.reader_wait_ms.load(Ordering::Relaxed));
+    let times = || (now_ms(), header.reader_wait_ms.load(Ordering::Relaxed));
     let record = session.state.memory.rooms.at(room.index());
     if let Some(ReaderWait { since_ms, seats }) = waited {
-        let given_up = record.add_reader_wait(seats, times.0 - since_ms, times);
+        let (now_ms, wait_ms) = times();
+        let given_up = record.add_reader_wait(seats, now_ms - since_ms, (now_ms, wait_ms));
         header
             .readers_given_up_total
             .fetch_add(given_up, Ordering::Relaxed);
@@ -209,7 +210,7 @@ pub(crate) fn must_wait_for_readers(session: &mut Session<'_>) -> bool {
         header.reader_waits_total.fetch_add(1, Ordering::Relaxed);
     }
     session.reader_wait = Some(ReaderWait {
-        since_ms: times.0,
+        since_ms: now_ms(),
         seats,
     });
     true

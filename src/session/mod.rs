@@ -124,7 +124,8 @@ pub struct Session<'s> {
     pub(crate) mail_waits: bool,
     /// Which source is delivered first this time: the lobby's chat or the room's events.
     pub(crate) chat_goes_first: bool,
-    /// No frame is handled before this time, in microseconds of the monotonic clock: see [`Session::hold_input`].
+    /// No frame is handled before this time, in microseconds of the monotonic clock: see [`Session::hold_input`]. 0: it
+    /// was never held.
     input_held_until_us: u64,
     /// The wait of the next frame for other readers of the room. A successor begins again: the wait is short.
     pub(crate) reader_wait: Option<ReaderWait>,
@@ -341,7 +342,8 @@ impl<'s> Session<'s> {
     /// When the input that is [held](Self::hold_input) is handled again, in milliseconds of the monotonic clock, if
     /// that is still to come.
     pub fn input_held_until_ms(&self) -> Option<u64> {
-        (self.input_held_until_us > now_us()).then(|| self.input_held_until_us.div_ceil(1000))
+        let until_us = self.input_held_until_us;
+        (until_us != 0 && until_us > now_us()).then(|| until_us.div_ceil(1000))
     }
 
     /// Whether the next frame waits for other readers of the room.

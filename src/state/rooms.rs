@@ -412,7 +412,7 @@ impl RoomRecord {
     /// The seats, as bits, whose connected readers have so much unread that the room's writers should wait for them:
     /// more than [`ROOM_LOG_UNREAD_BYTES_MAX`], or half of that for the writer's own seat. In a window, they wait for a
     /// reader for `wait_ms` at most. Read without the lock.
-    pub(crate) fn readers_behind(&self, own_seat: Option<u8>, (now_ms, wait_ms): (u64, u64)) -> u64 {
+    pub(crate) fn readers_behind(&self, own_seat: Option<u8>, times: impl Fn() -> (u64, u64)) -> u64 {
         let readers = self.readers.load(Ordering::Acquire);
         let tail = self.log.tail();
         let is_behind = |seat: &u8| {
@@ -422,9 +422,10 @@ impl RoomRecord {
                 false => ROOM_LOG_UNREAD_BYTES_MAX,
             };
             // A wait does not help a reader for which events were overwritten already.
-            self.log.unread_bytes(offset) > bytes_max
-                && offset >= tail
-                && self.waited_in_window_ms(*seat, now_ms) < wait_ms
+            self.log.unread_bytes(offset) > bytes_max && offset >= tail && {
+                let (now_ms, wait_ms) = times();
+                self.waited_in_window_ms(*seat, now_ms) < wait_ms
+            }
         };
         seats_in(readers)
             .filter(is_behind)

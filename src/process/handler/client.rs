@@ -148,7 +148,7 @@ impl Client {
             linger_until_ms: None,
             lingered_bytes: 0,
         };
-        client.with_driver(key, state, session, |driver| {
+        client.with_driver((key, now_ms()), state, session, |driver| {
             match (over, plausible) {
                 (Some(TcpProgressError::ConnectionOver), _) => driver.end(),
                 (Some(error), _) => {
@@ -187,12 +187,14 @@ impl Client {
         shared_state: &mut StateHandle,
     ) -> io::Result<DriveOutcome> {
         let session = self.session.activate(shared_state);
-        self.with_driver(key, state, session, |driver| driver.run(turn))
+        self.with_driver((key, turn.began_at_ms()), state, session, |driver| {
+            driver.run(turn)
+        })
     }
 
     fn with_driver<R>(
         &mut self,
-        key: usize,
+        (key, now_ms): (usize, u64),
         state: &mut HandlerState,
         session: Session<'_>,
         act: impl FnOnce(&mut Driver<'_>) -> io::Result<R>,
@@ -203,6 +205,7 @@ impl Client {
         }
         let mut driver = Driver {
             key,
+            now_ms,
             state,
             client: self,
             session,

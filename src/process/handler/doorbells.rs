@@ -1,7 +1,7 @@
 //! The doorbells of the rooms that a handler's players are in: one subscription per room, however many of them are in
 //! it.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::io;
 
 use mio::{Poll, Token};
@@ -21,7 +21,7 @@ const _: () = assert!((crate::limits::PLAYERS_OR_ROOMS_MAX as usize) < FIRST_DOO
 pub(crate) struct RoomDoorbells {
     memory: &'static Memory,
     me: ProcessId,
-    rooms: HashMap<u32, Subscription>,
+    rooms: BTreeMap<u32, Subscription>,
 }
 
 /// A room with at least one player of this process.
@@ -37,7 +37,7 @@ impl RoomDoorbells {
         Self {
             memory,
             me,
-            rooms: HashMap::new(),
+            rooms: BTreeMap::new(),
         }
     }
 

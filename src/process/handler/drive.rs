@@ -8,7 +8,6 @@ use std::time::Duration;
 use forkade_protocol::ErrorCode;
 use nix::sys::signal::Signal;
 use shmem::hang_reports::Subject;
-use shmem::sys::clock::now_ms;
 use shmem::sys::process::ProcessId;
 use shmem::sys::sockets::SendOutcome;
 use socket2::{SockRef, TcpKeepalive};
@@ -47,6 +46,8 @@ pub(crate) enum DriveOutcome {
 /// A client while it is being run.
 pub(crate) struct Driver<'a> {
     pub(crate) key: usize,
+    /// When the run began, in milliseconds of the monotonic clock. It is short, so this is the present time.
+    pub(crate) now_ms: u64,
     pub(crate) state: &'a mut HandlerState,
     pub(crate) client: &'a mut Client,
     pub(crate) session: Session<'a>,
@@ -86,12 +87,15 @@ impl Driver<'_> {
             };
             moved |= self.ring_doorbells()?;
             moved |= self.send();
-            self.check_deadlines();
+            let is_over = moved && turn.is_over(now_us());
+            if !moved || is_over {
+                self.check_deadlines();
+            }
+            if is_over {
+                return Ok(true);
+            }
             if !moved && self.session.phase() == phase {
                 return Ok(false);
-            }
-            if turn.is_over(now_us()) {
-                return Ok(true);
             }
         }
     }
@@ -343,6 +347,9 @@ impl Driver<'_> {
         self.ring_pending();
         let room = self.session.membership().place().map(|(room, _)| room);
         let before = std::mem::replace(&mut self.client.room, room);
+        if before == room && !room.is_some_and(|room| self.state.doorbells.is_unavailable(room.index())) {
+            return Ok(false);
+        }
         let requests = &self.state.context.ipc.doorbells.requests.sender;
         self.state
             .doorbells
@@ -410,7 +417,7 @@ impl Driver<'_> {
         let error = |code, text: &str| CloseReason::Error(code, text.into());
         let passed = self
             .next_deadline()
-            .filter(|deadline| deadline.at_ms <= now_ms())
+            .filter(|deadline| deadline.at_ms <= self.now_ms)
             .map(|deadline| deadline.kind);
         let reason = match passed {
             Some(TimeoutKind::Handshake) => error(
@@ -459,7 +466,7 @@ impl Driver<'_> {
         let (record, header) = (self.session.record(), self.state.context.memory.header);
         let is_unavailable = |room: RoomRef| self.state.doorbells.is_unavailable(room.index());
         let times = Times {
-            now_ms: now_ms(),
+            now_ms: self.now_ms,
             accepted_at_ms: record.accepted_at_ms.load(Ordering::Relaxed),
             enter_decided_at_ms: (self.session.byte_counts.received > 0)
                 .then(|| self.session.enter_decided_at_ms()),

@@ -189,26 +189,29 @@ impl Handler {
     /// Serves until no client is left and none can come.
     fn serve(&mut self) -> io::Result<u8> {
         let mut events = Events::with_capacity(EVENTS_MAX);
+        let mut now = now_us();
         loop {
-            self.drive_ready()?;
+            now = self.drive_ready(now)?;
             if self.supervisor_is_gone {
                 return Ok(1);
             }
             if self.assignments.is_none() && self.has_no_clients() {
                 return Ok(0);
             }
-            match self.state.poll.poll(&mut events, self.poll_timeout()) {
+            let polled = self.state.poll.poll(&mut events, self.poll_timeout(now / 1000));
+            now = now_us();
+            match polled {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 polled => polled?,
             }
             for event in &events {
                 self.on_event(event)?;
             }
-            self.wake_due();
+            self.wake_due(now / 1000);
             if self
                 .pending_moves
                 .due_ms()
-                .is_some_and(|due_ms| due_ms <= now_ms())
+                .is_some_and(|due_ms| due_ms <= now / 1000)
             {
                 self.serve_completed_moves()?;
             }
@@ -248,13 +251,13 @@ impl Handler {
     }
 
     /// Runs clients that have something to do, until it is time to look for events. Each gets one turn at a time.
-    fn drive_ready(&mut self) -> io::Result<()> {
-        let mut now = now_us();
+    /// Takes the present time, in microseconds of the monotonic clock, and returns what it is afterwards.
+    fn drive_ready(&mut self, mut now: u64) -> io::Result<u64> {
         let until_us = now + LOOK_EVERY_US;
         while now < until_us
             && let Some(key) = self.ready.pop()
         {
-            self.report_liveness();
+            self.report_liveness(now / 1000);
             let Some(client) = &mut self.clients[key] else {
                 continue;
             };
@@ -270,11 +273,9 @@ impl Handler {
                 DriveOutcome::Finished => self.end(key)?,
                 DriveOutcome::Move(to) => self.move_out(key, to)?,
             }
-            while let Some(woken) = self.state.woken.pop() {
-                self.wake(woken);
-            }
+            self.wake_woken();
         }
-        Ok(())
+        Ok(now)
     }
 
     fn wake(&mut self, key: usize) {
@@ -286,28 +287,35 @@ impl Handler {
     }
 
     fn wake_room(&mut self, room: u32) {
-        for nth in 0..self.state.doorbells.client_keys(room).len() {
-            self.wake(self.state.doorbells.client_keys(room)[nth]);
+        self.state
+            .woken
+            .extend_from_slice(self.state.doorbells.client_keys(room));
+        self.wake_woken();
+    }
+
+    /// Wakes the clients that were woken by others.
+    fn wake_woken(&mut self) {
+        while let Some(key) = self.state.woken.pop() {
+            self.wake(key);
         }
     }
 
-    fn wake_due(&mut self) {
-        let now = now_ms();
+    fn wake_due(&mut self, now_ms: u64) {
         for key in 0..self.due_ms.len() {
-            if self.due_ms[key] <= now {
+            if self.due_ms[key] <= now_ms {
                 self.wake(key);
             }
         }
     }
 
     /// How long nothing needs to be done, if nothing happens.
-    fn poll_timeout(&self) -> Option<Duration> {
+    fn poll_timeout(&self, now_ms: u64) -> Option<Duration> {
         if !self.ready.is_empty() {
             return Some(Duration::ZERO);
         }
         let due_ms = self.due_ms.iter().copied().chain(self.pending_moves.due_ms());
         let due_ms = due_ms.min().filter(|due_ms| *due_ms != u64::MAX)?;
-        Some(Duration::from_millis(due_ms.saturating_sub(now_ms()).max(1)))
+        Some(Duration::from_millis(due_ms.saturating_sub(now_ms).max(1)))
     }
 
     /// Another process has set flags in connections of this one.
@@ -330,12 +338,11 @@ impl Handler {
     }
 
     /// Shows the watchdog and the keeper that this process makes progress: it runs all its clients.
-    fn report_liveness(&mut self) {
-        let now = now_ms();
-        if now < self.next_liveness_ms {
+    fn report_liveness(&mut self, now_ms: u64) {
+        if now_ms < self.next_liveness_ms {
             return;
         }
-        self.next_liveness_ms = now + LIVENESS_UPDATE_MS;
+        self.next_liveness_ms = now_ms + LIVENESS_UPDATE_MS;
         for client in self.clients.iter().flatten() {
             let record = self
                 .state
@@ -413,9 +420,7 @@ impl Handler {
         )?;
         self.clients[key] = Some(client);
         self.wake(key);
-        while let Some(woken) = self.state.woken.pop() {
-            self.wake(woken);
-        }
+        self.wake_woken();
         Ok(())
     }
 

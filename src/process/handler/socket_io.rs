@@ -6,7 +6,6 @@ use std::net::Shutdown;
 use crate::limits::{CLOSING_TIMEOUT_MS, LINGER_BYTES_MAX};
 use crate::process::handler::drive::{DriveOutcome, Driver};
 use crate::session::transport::Receipt;
-use shmem::sys::clock::now_ms;
 use shmem::sys::sockets::{Received, is_remote_failure, receive_into, shut_down};
 
 /// How often bytes are received and discarded in one run.
@@ -61,7 +60,7 @@ impl Driver<'_> {
             }
         }
         if moved || (self.session.all_sent() && !self.session.waits_for_confirm()) {
-            self.client.readiness.last_taken_ms = now_ms();
+            self.client.readiness.last_taken_ms = self.now_ms;
         }
         if moved {
             self.session.discard_sent();
@@ -87,7 +86,10 @@ impl Driver<'_> {
             None => {
                 // For all duplicates: the keeper's would keep the connection open.
                 shut_down(socket, Shutdown::Write)?;
-                *self.client.linger_until_ms.insert(now_ms() + CLOSING_TIMEOUT_MS)
+                *self
+                    .client
+                    .linger_until_ms
+                    .insert(self.now_ms + CLOSING_TIMEOUT_MS)
             }
         };
         match self.discard(until_ms) {
@@ -104,7 +106,7 @@ impl Driver<'_> {
         let readiness = &mut self.client.readiness;
         let mut ignored = [0; 4096];
         for _ in 0..DISCARDS_PER_TURN {
-            if readiness.client_has_ended || now_ms() >= until_ms {
+            if readiness.client_has_ended || self.now_ms >= until_ms {
                 return DriveOutcome::Finished;
             }
             match receive_into(&self.client.socket, &mut ignored) {

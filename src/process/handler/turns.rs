@@ -20,7 +20,7 @@ pub(crate) const LOOK_EVERY_US: u64 = TURN_US;
 /// What is left of a client's turn.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Turn {
-    ends_at_us: u64,
+    began_at_us: u64,
     frames_left: u32,
 }
 
@@ -28,9 +28,14 @@ impl Turn {
     /// A turn that begins at this time.
     pub(crate) fn begin(now_us: u64) -> Self {
         Self {
-            ends_at_us: now_us + TURN_US,
+            began_at_us: now_us,
             frames_left: FRAMES_PER_TURN_MAX,
         }
+    }
+
+    /// When it began, in milliseconds of the monotonic clock.
+    pub(crate) fn began_at_ms(&self) -> u64 {
+        self.began_at_us / 1000
     }
 
     /// Counts a frame.
@@ -40,7 +45,7 @@ impl Turn {
 
     /// Whether other clients are to be run now.
     pub(crate) fn is_over(&self, now_us: u64) -> bool {
-        self.frames_left == 0 || now_us >= self.ends_at_us
+        self.frames_left == 0 || now_us >= self.began_at_us + TURN_US
     }
 }
 
