@@ -238,6 +238,15 @@ pub const GUESSES_PER_MINUTE_DEFAULT: u32 = 6;
 /// one session cannot use up a room's guesses by failing slowly.
 pub const FAILURE_REMEMBERED_MS: u64 = 600_000;
 
+/// Deliveries per second, in the long run, of the events that a player's connection was lost and is back: two events to
+/// each other member of its room. Beyond that, it comes back later. In a room with one other member this allows 250
+/// returns a second, more than any network breaks; with 1,000 spectators, one in four seconds.
+pub const RETURN_DELIVERIES_PER_SECOND: u64 = 500;
+
+/// The same, at once. An account that is spent allows any return after this burst's time, 10 s: not more than a resume
+/// may wait.
+pub const RETURN_DELIVERIES_BURST: u64 = 10 * RETURN_DELIVERIES_PER_SECOND;
+
 /// Departed players whose accounts are remembered. Beyond them the account that is settled earliest is forgotten.
 pub const REMEMBERED_ACCOUNTS_MAX: usize = 1024;
 
@@ -571,6 +580,7 @@ const _: () = {
     // needs).
     assert!(OUTBOX_BYTES_MAX + 32 * OUTBOX_EVENTS_MAX <= ROOM_LOG_BYTES);
     assert!(GAME_EVENT_BYTES_MAX + OUTBOX_EVENT_HEADER_BYTES <= OUTBOX_BYTES_MAX);
+    assert!(RETURN_DELIVERIES_BURST * 1000 <= RETURN_DELIVERIES_PER_SECOND * RESUME_TIMEOUT_MS);
     // An account of which nothing is spent allows any list.
     assert!(ROOMS_EXAMINED_PER_LIST_MAX as u64 <= ROOMS_EXAMINED_BURST);
     assert!(PLAYERS_MAX_DEFAULT <= PLAYERS_OR_ROOMS_MAX && ROOMS_MAX_DEFAULT <= PLAYERS_OR_ROOMS_MAX);

@@ -10,6 +10,7 @@ use crate::limits::{
     WRITE_STALL_TIMEOUT_MS,
 };
 use crate::session::frames::Output;
+use crate::session::rate::charge_return;
 use crate::session::resume_word::ResumeWord;
 use crate::session::{CURSOR_LOST, Session};
 use crate::state::connections::{ConnectionRecord, Phase};
@@ -29,6 +30,8 @@ pub enum Resume {
     Done,
     /// The session's former handler still holds it.
     NotYet,
+    /// The player comes back too often, and must wait: the connection's input is [held](Session::hold_input).
+    TooSoon,
     /// A newer connection requested the session.
     Superseded,
     /// The session has ended.
@@ -256,6 +259,16 @@ impl Session<'_> {
         let player_record = memory.players.at(player.index());
         // The session was detached under the lobby's lock, which is held, so nothing of it is undecided.
         tx.acquire(player_record);
+        let charge = match charge_return(memory, &tx, player_record) {
+            Ok(charge) => charge,
+            Err(too_soon) => {
+                drop(tx);
+                self.state.attachment.release(player_record);
+                memory.header.too_fast_total.fetch_add(1, Ordering::Relaxed);
+                self.hold_input(too_soon);
+                return Resume::TooSoon;
+            }
+        };
         let (consumed, head) = (
             tx.get(&player_record.consumed),
             tx.get(&player_record.output_head),
@@ -274,6 +287,9 @@ impl Session<'_> {
             _ if kept_frames_begin_at(&tx, player_record, kept_from, head) => kept_from,
             _ => head,
         };
+        if let Some(charge) = charge {
+            charge.enter(&mut tx, player_record);
+        }
         if resuming_at != asked || is_text {
             tx.set(&player_record.log_cursor, CURSOR_LOST);
         }

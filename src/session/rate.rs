@@ -1,10 +1,11 @@
 //! Rate limits for what a player asks for.
 //!
-//! A player has four accounts: for chat lines; for requests that others in a room or in the lobby see (join, create,
+//! A player has five accounts: for chat lines; for requests that others in a room or in the lobby see (join, create,
 //! configure and the like); for requests that were rejected, so that no player tries passcodes or names in large
-//! numbers; and for the rooms that its lists and searches examine. Moves have no rate here: a game decides how fast it
-//! may be played. Leaving needs none, because a player must have joined before; neither does getting ready, because a
-//! player must have withdrawn it or finished a match before.
+//! numbers; for the rooms that its lists and searches examine; and for what others are told when its connection is lost
+//! and it comes back. Moves have no rate here: a game decides how fast it may be played. Leaving needs none, because a
+//! player must have joined before; neither does getting ready, because a player must have withdrawn it or finished a
+//! match before.
 //!
 //! The accounts lie in the player's record and are updated by the transaction that executes or rejects the request. So
 //! a successor, a resumed connection, or a new player of the same name continues with the same accounts.
@@ -13,10 +14,14 @@ use std::sync::atomic::Ordering;
 
 use forkade_protocol::{ChatScope, ClientMessage, RejectCode};
 
-use crate::limits::{FAILURE_REMEMBERED_MS, ROOMS_EXAMINED_BURST, ROOMS_EXAMINED_PER_SECOND};
+use crate::limits::{
+    FAILURE_REMEMBERED_MS, RETURN_DELIVERIES_BURST, RETURN_DELIVERIES_PER_SECOND, ROOMS_EXAMINED_BURST,
+    ROOMS_EXAMINED_PER_SECOND,
+};
 use crate::session::Session;
 use crate::session::rejection::Rejection;
 use crate::state::budget::{Rate, TooSoon, now_us};
+use crate::state::layout::Memory;
 use crate::state::players::{Account, PlayerRecord};
 use shmem::transaction::{Record, Tx};
 
@@ -109,10 +114,11 @@ impl Session<'_> {
             Account::Requests => (&header.requests_burst, &header.requests_per_minute),
             Account::Failures => (&header.failures_burst, &header.failures_per_minute),
             Account::Searches => return (ROOMS_EXAMINED_BURST, 60 * ROOMS_EXAMINED_PER_SECOND),
+            Account::Returns => return (RETURN_DELIVERIES_BURST, 60 * RETURN_DELIVERIES_PER_SECOND),
         };
         let units = match account {
             Account::Requests => REQUEST_PRICE,
-            Account::Chat | Account::Failures | Account::Searches => 1,
+            Account::Chat | Account::Failures | Account::Searches | Account::Returns => 1,
         };
         (
             burst.load(Ordering::Relaxed) * units,
@@ -145,6 +151,7 @@ impl Session<'_> {
                         RejectCode::TooFast,
                         format!("you may look through {per_minute} rooms a minute"),
                     ),
+                    Account::Returns => (RejectCode::TooFast, "you come back too often".to_owned()),
                 };
                 Rejection::too_soon(code, &rule, too_soon)
             })
@@ -157,6 +164,34 @@ impl Session<'_> {
         })
     }
 }
+
+/// The charge for coming back on another connection, if the player's account allows it now: each other member of the
+/// room is told that the player's connection was lost, and that it is back. Nothing is charged to a spectator, of which
+/// nobody is told. To be called under the lock under which the player attaches.
+pub(crate) fn charge_return<R: Record>(
+    memory: &Memory,
+    tx: &Tx<'_, R>,
+    player: &PlayerRecord,
+) -> Result<Option<RateCharge>, TooSoon> {
+    let Some((room, Some(_))) = tx.get(&player.membership).place() else {
+        return Ok(None);
+    };
+    let Some(numbers) = memory.rooms.at(room.index()).published_numbers() else {
+        return Ok(None);
+    };
+    let others = u64::from(numbers.taken).saturating_sub(1) + u64::from(numbers.spectators);
+    let account = Account::Returns;
+    let paid_until_us = tx.get(&player.paid_until_us[account as usize]);
+    let until_us = Rate::per_second(RETURN_DELIVERIES_PER_SECOND, RETURN_DELIVERIES_BURST).pay(
+        paid_until_us,
+        now_us(),
+        EVENTS_OF_A_RETURN * others,
+    )?;
+    Ok(Some(RateCharge { account, until_us }))
+}
+
+/// The room is told of the loss of the connection and of its return.
+const EVENTS_OF_A_RETURN: u64 = 2;
 
 /// The price of a rate-limited request.
 pub const REQUEST_PRICE: u64 = 10;

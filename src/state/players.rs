@@ -148,11 +148,13 @@ pub enum Account {
     Failures,
     /// Rooms that lists and searches have examined.
     Searches,
+    /// Deliveries of the events that the player's connection was lost and is back.
+    Returns,
 }
 
 impl Account {
     /// The number of accounts.
-    pub const COUNT: usize = 4;
+    pub const COUNT: usize = 5;
 }
 
 /// A player's accounts: by [`Account`], the time up to which the player has paid.

@@ -3,10 +3,12 @@
 
 use std::time::Instant;
 
+use crate::common::raw_client::frame;
 use crate::common::rooms::{event, heard, public, room_of};
+use crate::common::stream_client::{Cut, StreamClient};
 use crate::common::{Server, eventually};
 use forkade_protocol::client::{Client, ClientError, NewRoom};
-use forkade_protocol::{ChatScope, RejectCode, RoomEvent, RoomId, ServerMessage};
+use forkade_protocol::{ChatScope, ClientMessage, RejectCode, RoomEvent, RoomId, ServerMessage};
 
 /// Deliveries per second in these tests. Four times as many are granted at once.
 const RATE: usize = 10;
@@ -195,4 +197,42 @@ fn the_defaults_are_limits() {
     }
     let seconds = usize::try_from(began.elapsed().as_secs()).expect("a test ends") + 1;
     assert!(rooms >= 60 && rooms <= 60 + 2 * seconds, "{rooms} in {seconds} s");
+}
+
+#[test]
+fn a_player_that_comes_back_all_the_time_waits_for_what_its_room_is_told() {
+    /// Deliveries that the returns of one player cause per second, and at once.
+    const RETURN_DELIVERIES_PER_SECOND: u64 = 500;
+    const RETURN_DELIVERIES_BURST: u64 = 5000;
+    const WATCHERS: u64 = 24;
+    let server = Server::start(&["--requests-per-minute", "0"]);
+    let (_ann, [], room) = room_of(&server, "relay", public(), []);
+    let mut watchers = watchers(&server, room, WATCHERS as usize);
+    let mut eve = StreamClient::enter(server.game, "Eve");
+    eve.append(&frame(&ClientMessage::JoinRoom {
+        request: 1,
+        room,
+        passcode: None,
+    }));
+    let joined = eve.wait_for_message();
+    assert!(matches!(joined, ServerMessage::Joined { .. }), "{joined:?}");
+    // Each return is told to Ann and to the watchers, and so is the loss before it.
+    let price = 2 * (1 + WATCHERS);
+    let (began, free) = (Instant::now(), RETURN_DELIVERIES_BURST / price);
+    let returns = 2 * free;
+    for _ in 0..returns {
+        eve.cut(Cut::Close);
+        let received = eve.received();
+        eve.resume(None, received).expect("the session lives");
+    }
+    let seconds = began.elapsed().as_secs() + 1;
+    let granted = RETURN_DELIVERIES_BURST + RETURN_DELIVERIES_PER_SECOND * seconds;
+    assert!(returns * price <= granted, "{returns} returns in {seconds} s");
+    // What she does once she is back reaches the room.
+    let action = b"back".to_vec();
+    eve.append(&frame(&ClientMessage::Act { request: 2, action }));
+    eve.wait_for_message();
+    let is_move = |event: &RoomEvent| matches!(event, RoomEvent::Game { .. }).then_some(());
+    event(&mut watchers[0], is_move);
+    server.expect_no_errors();
 }

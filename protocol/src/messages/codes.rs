@@ -39,8 +39,8 @@ pub enum ErrorCode {
     InternalError,
     /// Version 2: the client reads, but does not confirm what it has received.
     NotConfirming,
-    /// Version 2: the session is still held by its former connection, whose process has not released it in time. The
-    /// client may try again.
+    /// Version 2: a resume has waited for too long, because the former connection's process has not released the session
+    /// in time, or because the player comes back too often. The client may try again.
     SessionHeld,
 }
 

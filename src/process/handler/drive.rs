@@ -169,7 +169,12 @@ impl Driver<'_> {
         let refuse = |session: &mut Session<'_>, code, text: &str| {
             session.close(false, &CloseReason::Error(code, text.to_owned()));
         };
+        if self.session.input_held_until_ms().is_some() {
+            self.give_up_resume_in_time("you come back too often; try again");
+            return Ok(false);
+        }
         match self.session.try_resume() {
+            Resume::TooSoon => return Ok(false),
             Resume::NotYet => {
                 self.wait_for_session();
                 return Ok(false);
@@ -206,15 +211,26 @@ impl Driver<'_> {
         Ok(true)
     }
 
+    /// Closes the connection if it has waited for its session for too long. Returns the milliseconds that it has waited,
+    /// if it waits on.
+    fn give_up_resume_in_time(&mut self, why: &str) -> Option<u64> {
+        let since_ms = self.session.record().last_frame_at_ms.load(Ordering::Relaxed);
+        let waited_ms = self.now_ms.saturating_sub(since_ms);
+        if waited_ms < RESUME_TIMEOUT_MS {
+            return Some(waited_ms);
+        }
+        let reason = CloseReason::Error(ErrorCode::SessionHeld, why.to_owned());
+        self.session.close(false, &reason);
+        None
+    }
+
     /// The session's former handler has not released it yet. One that does not respond is reported: it may have to
     /// wait for a processor, which only the watchdog can tell from a hang.
     fn wait_for_session(&mut self) {
-        let waited = now_ms().saturating_sub(self.session.record().last_frame_at_ms.load(Ordering::Relaxed));
-        if waited >= RESUME_TIMEOUT_MS {
-            let text = "the session is still held by its former connection; try again";
-            let reason = CloseReason::Error(ErrorCode::SessionHeld, text.to_owned());
-            return self.session.close(false, &reason);
-        }
+        let why = "the session is still held by its former connection; try again";
+        let Some(waited) = self.give_up_resume_in_time(why) else {
+            return;
+        };
         let Some(holder) = self.session.holder_of_session() else {
             return;
         };
