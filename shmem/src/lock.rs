@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::journal::Journal;
 use crate::limits::LOCK_WAIT_REPORT_MS;
 use crate::shared_record;
-use crate::sys::clock::now_ms;
+use crate::sys::clock::last_tick_ms;
 use crate::sys::memory::Mapping;
 #[cfg(any(test, feature = "testing"))]
 use crate::sys::memory::PrivateCopy;
@@ -47,7 +47,7 @@ pub struct LockStats {
     pub holder: Option<ProcessId>,
     /// How often it was acquired.
     pub epoch: u64,
-    /// When it was last acquired, in milliseconds of [`now_ms`].
+    /// When it was last acquired, in milliseconds of [`last_tick_ms`].
     pub acquired_at_ms: u64,
     /// How often a process found it held and waited.
     pub waits: u64,
@@ -168,7 +168,7 @@ impl Lock {
         self.holder_start_time.store(me.start_time, Ordering::Relaxed);
         // After the start time: a reader that sees this pid sees its start time.
         self.holder_pid.store(me.pid, Ordering::Release);
-        self.acquired_at_ms.store(now_ms(), Ordering::Relaxed);
+        self.acquired_at_ms.store(last_tick_ms(), Ordering::Relaxed);
         self.epoch.fetch_add(1, Ordering::Relaxed);
         if recovered {
             self.recoveries.fetch_add(1, Ordering::Relaxed);

@@ -7,7 +7,7 @@
 use forkade_games::{AnyGame, ErasedOutbox, GameError, Games, Start, Step};
 use forkade_protocol::{Outcome, Phase as MatchPhase, RejectCode, RoomEvent};
 use shmem::mutants::Mutant;
-use shmem::sys::clock::now_ms;
+use shmem::sys::clock::{last_tick_ms, now_ms};
 
 use crate::limits::GAME_CALL_REPORTED_MS;
 use crate::lobby::delivery::Events;
@@ -78,7 +78,7 @@ pub fn act(session: &mut Session<'_>, action: &[u8]) -> Result<(), Rejection> {
                 "a mutant has rejected this",
             ));
         }
-        let began_ms = now_ms();
+        let began_ms = last_tick_ms();
         let acted = call_game(
             tx,
             context.calls.games,
@@ -86,7 +86,7 @@ pub fn act(session: &mut Session<'_>, action: &[u8]) -> Result<(), Rejection> {
             Some(seat),
             |game, state, out, next| game.act(state, seat, action, out, next),
         );
-        let took_ms = now_ms() - began_ms;
+        let took_ms = last_tick_ms() - began_ms;
         if took_ms >= GAME_CALL_REPORTED_MS {
             context.calls.faults.push(GameError::Slow {
                 game: game_of(tx, context.calls.games).name(),

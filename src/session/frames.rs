@@ -15,7 +15,7 @@ use crate::state::players::{OutputRing, PlayerRecord};
 use forkade_games::Games;
 use forkade_text::input::InputState;
 use forkade_text::render;
-use shmem::sys::clock::now_ms;
+use shmem::sys::clock::last_tick_ms;
 use shmem::transaction::{Record, Tx};
 
 /// Bytes of a frame whose message holds only a few numbers.
@@ -73,7 +73,9 @@ impl Session<'_> {
         input.read(body_start, &mut body);
         self.frame_end = Some(end);
         self.record.current_frame.store(end, Ordering::Release);
-        self.record.last_frame_at_ms.store(now_ms(), Ordering::Relaxed);
+        self.record
+            .last_frame_at_ms
+            .store(last_tick_ms(), Ordering::Relaxed);
         Ok(Some(body))
     }
 
