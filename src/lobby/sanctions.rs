@@ -85,8 +85,12 @@ pub fn lift(state: &mut StateHandle, name: &str) -> Result<(), SanctionError> {
 pub(crate) fn close_reason(session: &mut Session<'_>) -> CloseReason {
     let (name, directory) = (session.name(), session.state.memory.directory);
     let tx = session.state.attachment.begin(directory.record);
-    let ban = directory.sanction_left_ms(&tx, SanctionKind::BAN, name);
-    let text = ban.map_or_else(|| "an operator has sent you out".to_owned(), render::banned);
+    kicked(directory.sanction_left_ms(&tx, SanctionKind::BAN, name))
+}
+
+/// The same, if the name is banned for `ban_ms` more milliseconds, or not at all.
+pub(crate) fn kicked(ban_ms: Option<u64>) -> CloseReason {
+    let text = ban_ms.map_or_else(|| "an operator has sent you out".to_owned(), render::banned);
     CloseReason::Error(ErrorCode::Kicked, text)
 }
 

@@ -36,6 +36,11 @@ pub enum Resume {
     Superseded,
     /// The session has ended.
     Gone,
+    /// An operator has kicked the player meanwhile. If its name is banned, `ban_ms` are the milliseconds left.
+    Kicked {
+        /// The milliseconds.
+        ban_ms: Option<u64>,
+    },
     /// The client claims to have received more bytes than were sent.
     BeyondTheEnd,
     /// The client repeats its greeting, but has received the answer to an earlier one.
@@ -247,7 +252,11 @@ impl Session<'_> {
             return Resume::Superseded;
         }
         match Presence::from_raw(tx.get(&identity.presence)) {
-            _ if tx.get(&identity.kicked) != 0 => return Resume::Gone,
+            _ if tx.get(&identity.kicked) != 0 => {
+                let name = tx.get(&identity.name);
+                let ban_ms = memory.directory.sanction_left_ms(&tx, SanctionKind::BAN, name);
+                return Resume::Kicked { ban_ms };
+            }
             Presence::DETACHED => {}
             Presence::ATTACHED => return Resume::NotYet,
             _ => return Resume::Gone,

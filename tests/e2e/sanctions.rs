@@ -1,13 +1,17 @@
 //! Promise: what an operator imposes on a name holds for it and for what looks like it, over reconnects, crashes and
 //! upgrades, until its time is over; and what an owner's kick holds for.
 
+use std::thread;
+use std::time::Duration;
+
 use forkade::limits::SANCTIONS_MAX;
 use forkade_protocol::client::{Client, ClientError};
 use forkade_protocol::{ChatScope, ErrorCode, RejectCode, RoomSettings, ServerMessage};
 
-use crate::common::killer::Handlers;
+use crate::common::killer::{Handlers, send};
 use crate::common::operator::Operator;
 use crate::common::rooms::{rejection, room_of};
+use crate::common::stream_client::{Cut, StreamClient};
 use crate::common::text_client::TextClient;
 use crate::common::{Server, WAIT_MAX, eventually, patient};
 use crate::upgrade::Upgradable;
@@ -75,6 +79,29 @@ fn a_session_under_a_banned_name_cannot_be_resumed() {
     let resumed = Client::resume(server.game, token, patient()).err();
     let code = resumed.and_then(|error| error.error_code());
     assert_eq!(code, Some(ErrorCode::Kicked));
+}
+
+#[test]
+fn a_client_that_waits_for_its_session_is_told_of_the_ban() {
+    let server = Server::start(&[]);
+    let mut ann = StreamClient::enter(server.game, "Ann");
+    let handler = server.handler_of("Ann").expect("Ann has a handler");
+    // Until the watchdog ends it, it does not release the session.
+    assert!(send(handler, Signal::SIGSTOP));
+    ann.cut(Cut::Abandon);
+    thread::scope(|scope| {
+        let resumed = scope.spawn(|| {
+            let received = ann.received();
+            ann.resume(None, received)
+        });
+        // Enough for the resume to arrive. If it does not, or if the session is released first, Ann is told the same.
+        thread::sleep(Duration::from_millis(300));
+        server.ask("ban Ann");
+        match resumed.join().expect("it does not panic") {
+            Err(code) => assert_eq!(code, ErrorCode::Kicked),
+            Ok(_) => eventually("Ann is sent out", || server.handler_of("Ann").is_none()),
+        }
+    });
 }
 
 #[test]

@@ -183,6 +183,7 @@ impl Driver<'_> {
                 log::debug!("resumed, from {}", self.session.record().peer());
                 self.begin()?;
             }
+            Resume::Kicked { ban_ms } => self.session.close(false, &sanctions::kicked(ban_ms)),
             Resume::Superseded => {
                 refuse(
                     &mut self.session,
