@@ -204,10 +204,10 @@ fn a_player_that_comes_back_all_the_time_waits_for_what_its_room_is_told() {
     /// Deliveries that the returns of one player cause per second, and at once.
     const RETURN_DELIVERIES_PER_SECOND: u64 = 500;
     const RETURN_DELIVERIES_BURST: u64 = 5000;
-    const WATCHERS: u64 = 24;
+    const WATCHERS: u8 = 24;
     let server = Server::start(&["--requests-per-minute", "0"]);
     let (_ann, [], room) = room_of(&server, "relay", public(), []);
-    let mut watchers = watchers(&server, room, WATCHERS as usize);
+    let mut watchers = watchers(&server, room, WATCHERS.into());
     let mut eve = StreamClient::enter(server.game, "Eve");
     eve.append(&frame(&ClientMessage::JoinRoom {
         request: 1,
@@ -217,7 +217,7 @@ fn a_player_that_comes_back_all_the_time_waits_for_what_its_room_is_told() {
     let joined = eve.wait_for_message();
     assert!(matches!(joined, ServerMessage::Joined { .. }), "{joined:?}");
     // Each return is told to Ann and to the watchers, and so is the loss before it.
-    let price = 2 * (1 + WATCHERS);
+    let price = 2 * (1 + u64::from(WATCHERS));
     let (began, free) = (Instant::now(), RETURN_DELIVERIES_BURST / price);
     let returns = 2 * free;
     for _ in 0..returns {
