@@ -210,13 +210,16 @@ fn greet_again(
 
 /// Anything but a preamble comes from a person at a terminal.
 fn create_guest(session: &mut Session<'_>) -> HandshakeOutcome {
-    let why = match session.create_guest() {
+    let code = match session.create_guest() {
         Ok(()) => return HandshakeOutcome::Greeted,
-        Err(ErrorCode::ServerFull) => "the server has as many players as it can; try again later",
-        Err(ErrorCode::ShuttingDown) => "the server is about to stop and takes in nobody new",
-        Err(_) => "the server failed; try again",
+        Err(code) => code,
     };
-    HandshakeOutcome::Refused(CloseReason::Line(why.into()))
+    let why = match code {
+        ErrorCode::ServerFull => "the server has as many players as it can; try again later",
+        ErrorCode::ShuttingDown => "the server is about to stop and takes in nobody new",
+        _ => "the server failed; try again",
+    };
+    HandshakeOutcome::Refused(CloseReason::Line(Some(code), why.into()))
 }
 
 fn refused(code: ErrorCode, text: impl Into<String>) -> HandshakeOutcome {

@@ -1,6 +1,6 @@
 //! Turns what is typed in text mode into calls of the lobby.
 
-use forkade_protocol::{ClientMessage, RejectCode, RoomSettings, Snapshot, text};
+use forkade_protocol::{ClientMessage, ErrorCode, RejectCode, RoomSettings, Snapshot, text};
 use forkade_text::commands::{self, Command, REQUEST, Setting};
 use forkade_text::input::Token;
 use forkade_text::render;
@@ -111,7 +111,7 @@ fn execute_line(session: &mut Session<'_>, line: &[u8]) -> Result<FrameOutcome, 
         Command::Quit => {
             return Ok(FrameOutcome::Close {
                 leaves: true,
-                reason: CloseReason::Line("goodbye".into()),
+                reason: CloseReason::Line(None, "goodbye".into()),
             });
         }
         Command::WhoAmI => {
@@ -234,7 +234,10 @@ fn resume(session: &mut Session<'_>, word: &str) -> Result<FrameOutcome, Rejecti
             if session.refuse_word(&render::refusal(&text))? >= RESUME_WORDS_TRIED_MAX {
                 return Ok(FrameOutcome::Close {
                     leaves: true,
-                    reason: CloseReason::Line("that was the last word you can try here".into()),
+                    reason: CloseReason::Line(
+                        Some(ErrorCode::TokenUnknown),
+                        "that was the last word you can try here".into(),
+                    ),
                 });
             }
         }

@@ -5,7 +5,7 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::net::Shutdown;
+use std::net::{Ipv4Addr, Shutdown, SocketAddr};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -14,6 +14,8 @@ use forkade_protocol::{ErrorCode, ServerMessage, frame};
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
 use nix::sys::signal::Signal;
+use nix::sys::socket::getsockopt;
+use nix::sys::socket::sockopt::PeerCredentials;
 use rustix::net::SocketFlags;
 
 use crate::limits::{
@@ -24,12 +26,14 @@ use crate::limits::{
 use crate::process::admission::{Admission, Load, Refusal, decide};
 use crate::process::ipc::KeeperMessage;
 use crate::process::process_table::{Context, LivenessHandle, RoleStart};
+use crate::state::close_counters::count_close;
 use crate::state::connections::{Claim, ConnectionRecord, Kind, OperatorFlag, Peer};
 use crate::state::header::KeeperSlot;
 use forkade_text::render;
 use shmem::sys::clock::now_ms;
 use shmem::sys::signals::Signals;
 use shmem::sys::sockets::{SendOutcome, Sent, send_from, shut_down};
+use socket2::SockRef;
 
 const SIGNALS: Token = Token(0);
 const LIFELINE: Token = Token(1);
@@ -379,7 +383,14 @@ impl Listener {
             let is_admitted = !asks_for_password || record.has_operator_flag(OperatorFlag::Password);
             let has_commanded = record.has_operator_flag(OperatorFlag::Commands);
             let last_at_ms = record.last_frame_at_ms.load(Ordering::Relaxed);
-            (is_own_user, is_admitted, has_commanded, last_at_ms)
+            // Several may have done something within a millisecond.
+            (
+                is_own_user,
+                is_admitted,
+                has_commanded,
+                last_at_ms,
+                record.order(),
+            )
         });
         let Some(record) = idle_longest else { return };
         record.set_operator_flag(OperatorFlag::MakesRoom, true);
@@ -392,12 +403,7 @@ impl Listener {
     }
 
     fn refuse(&mut self, kind: Kind, socket: OwnedFd, refusal: Refusal) {
-        self.context
-            .memory
-            .header
-            .refused_total
-            .fetch_add(1, Ordering::Relaxed);
-        send_refusal(kind, &socket, refusal);
+        send_refusal(&self.context, kind, &socket, refusal);
         // If it were closed at once, with bytes of the client unread, the kernel would send a reset, and the reason
         // could be lost.
         if self.refused.len() == REFUSED_LINGERING_MAX {
@@ -413,12 +419,7 @@ impl Listener {
         self.refused.clear();
         let kind = self.sockets[index].kind;
         if let Ok(socket) = self.sockets[index].accept() {
-            self.context
-                .memory
-                .header
-                .refused_total
-                .fetch_add(1, Ordering::Relaxed);
-            send_refusal(kind, &socket, Refusal::NoResources);
+            send_refusal(&self.context, kind, &socket, Refusal::NoResources);
         }
         self.reserve_descriptor = new_reserve_descriptor(&self.context).ok();
         self.pause_accepting(index, error);
@@ -438,12 +439,18 @@ fn set_in_flight(context: &Context, has: bool) {
 
 /// Tells a client that it cannot be served, in its protocol and in a form that a person can read, because it is not
 /// known which of the two it is. The socket's buffer is empty, so nothing waits.
-pub(crate) fn send_refusal(kind: Kind, socket: &impl AsFd, refusal: Refusal) {
+pub(crate) fn send_refusal(context: &Context, kind: Kind, socket: &impl AsFd, refusal: Refusal) {
     let mut buffer = [0; CLOSE_MESSAGE_BYTES_MAX];
     let code = match refusal {
         Refusal::Stopping => ErrorCode::ShuttingDown,
         Refusal::Full | Refusal::NoResources => ErrorCode::ServerFull,
     };
+    log::info!(
+        "refusing the connection from {}: {}",
+        peer_of(socket),
+        refusal.text()
+    );
+    count_close(&context.memory.header.closes, code, false);
     let message = ServerMessage::Error {
         code,
         text: render::readable_by_any_client(refusal.text()),
@@ -458,6 +465,28 @@ pub(crate) fn send_refusal(kind: Kind, socket: &impl AsFd, refusal: Refusal) {
     if matches!(sent, Sent::Bytes(_)) {
         // It is refused whether this succeeds or not.
         let _ = shut_down(socket, Shutdown::Write);
+    }
+}
+
+/// The other end of a connection, as the kernel tells it.
+pub(crate) fn peer_of(socket: &impl AsFd) -> Peer {
+    let address = SockRef::from(socket).peer_addr();
+    match address {
+        Ok(address) if address.is_unix() => {
+            // The pid is 0 for a process of another pid namespace.
+            let credentials = getsockopt(socket, PeerCredentials);
+            let (uid, pid) = credentials.map_or((u32::MAX, 0), |it| (it.uid(), it.pid()));
+            Peer::Process {
+                uid,
+                pid: pid.cast_unsigned(),
+            }
+        }
+        // The socket of a client that has disconnected already has no peer address.
+        other => other
+            .ok()
+            .and_then(|address| address.as_socket())
+            .unwrap_or(SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)))
+            .into(),
     }
 }
 

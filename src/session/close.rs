@@ -1,10 +1,13 @@
 //! How a connection closes: what is still sent, and whether the session is kept for a resume.
 
+use std::fmt;
+
 use forkade_protocol::preamble::{self, PreambleResult};
 use forkade_protocol::{ErrorCode, ServerMessage, frame};
 
 use crate::limits::CLOSE_MESSAGE_BYTES_MAX;
 use crate::session::{Session, transport};
+use crate::state::close_counters::count_close;
 use crate::state::connections::{ConnectionRecord, Phase};
 use crate::state::directory::{LobbyTx, Presence};
 use crate::state::layout::{ConnectionRef, Memory, PlayerRef};
@@ -22,8 +25,33 @@ pub enum CloseReason {
     Error(ErrorCode, String),
     /// A `ShuttingDown` message with this text: the server stops.
     ShuttingDown(String),
-    /// A line of text for a player in text mode.
-    Line(String),
+    /// A line of text for a client that does not speak the binary protocol. The code, if it is an error, is for the
+    /// operator.
+    Line(Option<ErrorCode>, String),
+}
+
+impl CloseReason {
+    /// The error, if it is one.
+    pub fn code(&self) -> Option<ErrorCode> {
+        match self {
+            Self::Error(code, _) => Some(*code),
+            Self::ShuttingDown(_) => Some(ErrorCode::ShuttingDown),
+            Self::Line(code, _) => *code,
+            Self::None => None,
+        }
+    }
+}
+
+impl fmt::Display for CloseReason {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::None => Ok(()),
+            Self::Error(code, text) => write!(out, "{code:?}: {text}"),
+            Self::ShuttingDown(text) => write!(out, "{:?}: {text}", ErrorCode::ShuttingDown),
+            Self::Line(None, text) => write!(out, "{text}"),
+            Self::Line(Some(code), text) => write!(out, "{code:?}: {text}"),
+        }
+    }
 }
 
 impl Session<'_> {
@@ -35,6 +63,9 @@ impl Session<'_> {
             Some((_, player)) => self.state.attachment.read_own(&player.output_head),
             None => transport::stream_sent(&self.state.attachment, record, self.byte_counts.sent),
         };
+        if let Some(code) = reason.code() {
+            count_close(&self.state.memory.header.closes, code, self.player.is_some());
+        }
         let reason = &in_version(reason, self.spoken_version());
         let mut buffer = [0; CLOSE_MESSAGE_BYTES_MAX];
         let message = match self.is_text() {
@@ -198,7 +229,7 @@ fn close_frame<'b>(reason: &CloseReason, buffer: &'b mut [u8]) -> &'b [u8] {
             text: text[..floor_char_boundary(text, crate::limits::REJECTION_TEXT_BYTES_MAX)].to_owned(),
         },
         CloseReason::ShuttingDown(text) => ServerMessage::ShuttingDown { text: text.clone() },
-        CloseReason::Line(_) => return close_line(reason, buffer),
+        CloseReason::Line(..) => return close_line(reason, buffer),
     };
     let length = frame::write_frame_into(&message, buffer).expect("close messages are short");
     &buffer[..length]
@@ -208,7 +239,7 @@ fn close_frame<'b>(reason: &CloseReason, buffer: &'b mut [u8]) -> &'b [u8] {
 fn close_line<'b>(reason: &CloseReason, buffer: &'b mut [u8]) -> &'b [u8] {
     let text = match reason {
         CloseReason::None => return &[],
-        CloseReason::Error(_, text) | CloseReason::ShuttingDown(text) | CloseReason::Line(text) => text,
+        CloseReason::Error(_, text) | CloseReason::ShuttingDown(text) | CloseReason::Line(_, text) => text,
     };
     let text =
         render::to_sentence(&text[..floor_char_boundary(text, crate::limits::REJECTION_TEXT_BYTES_MAX)]);

@@ -8,6 +8,7 @@ use crate::limits::{
     SETTINGS_TEXT_BYTES_MAX, UPGRADE_TEXT_BYTES,
 };
 use crate::state::budget::Budget;
+use crate::state::close_counters::CloseCounters;
 use crate::state::connection_counts::ConnectionCounts;
 use crate::state::connections::Kind;
 use crate::state::running_game::RunningGame;
@@ -87,8 +88,8 @@ shared_record! {
         pub supervisor_pong: Pong,
         /// Connections accepted and sent to a keeper.
         pub accepted_total: AtomicU64,
-        /// Connections refused with a typed error.
-        pub refused_total: AtomicU64,
+        /// Connections closed with a typed error, by its code.
+        pub closes: CloseCounters,
         /// Connections to the game port that were closed because they speak another protocol: HTTP, TLS, SSH or PROXY.
         pub foreign_openings_total: AtomicU64,
         /// Upper bound of the connections that were accepted but lost before a handler served them. (A process that

@@ -11,6 +11,7 @@
 pub(crate) mod budget;
 pub(crate) mod buffers;
 pub mod chat;
+pub mod close_counters;
 pub mod connection_counts;
 pub mod connections;
 pub mod directory;

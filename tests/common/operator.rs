@@ -31,11 +31,12 @@ impl Operator {
         self.stream.write_all(bytes).expect("the console reads");
     }
 
-    /// The next line, which must end in CR LF; `None` at the end of the connection.
+    /// The next line, which ends in LF, or CR LF for telnet; `None` at the end of the connection.
     pub fn line(&mut self) -> Option<String> {
         loop {
-            if let Some(end) = self.received.windows(2).position(|pair| pair == b"\r\n") {
-                let line: Vec<u8> = self.received.drain(..end + 2).take(end).collect();
+            if let Some(end) = self.received.iter().position(|byte| *byte == b'\n') {
+                let mut line: Vec<u8> = self.received.drain(..=end).take(end).collect();
+                line.pop_if(|byte| *byte == b'\r');
                 return Some(String::from_utf8(line).expect("the console speaks UTF-8"));
             }
             if !self.receive() {

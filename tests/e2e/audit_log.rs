@@ -135,7 +135,7 @@ fn an_act_on_the_unix_socket_names_user_and_process() {
     BufReader::new(&console)
         .read_line(&mut reply)
         .expect("it replies");
-    assert_eq!(reply, "OK\r\n");
+    assert_eq!(reply, "OK\n");
     let written = lines(&log);
     assert_eq!(acts(&written), [("say hi", "OK")]);
     let peer = written[0]["peer"].as_str().expect("a text");

@@ -205,7 +205,7 @@ fn a_console_off_loopback_needs_a_password_and_executes_nothing_without_it() {
     guesser.read_to_string(&mut said).expect("an end");
     assert_eq!(
         said,
-        "ERR wrong password\r\nERR wrong password\r\nERR wrong password; too many guesses\r\n"
+        "ERR wrong password\nERR wrong password\nERR wrong password; too many guesses\n"
     );
     server.expect_logged("has given a wrong password");
     // The unix socket needs none, and the one connection that has given it keeps its right.

@@ -2,7 +2,7 @@
 //! its matches have ended.
 
 use crate::common::operator::{Operator, one};
-use crate::common::rooms::{rejection, table};
+use crate::common::rooms::{message, rejection, table};
 use crate::common::{Server, WAIT_MAX, eventually, patient};
 use forkade_protocol::client::{Client, NewRoom};
 use forkade_protocol::{ErrorCode, RejectCode, RoomEvent, ServerMessage, codec};
@@ -122,6 +122,15 @@ fn matches_start_again_after_a_drain_is_cancelled() {
     cyd.ready(true).expect("not yet started");
 }
 
+/// The server tells the player something that contains this.
+#[track_caller]
+fn expect_told(client: &mut Client, part: &str) {
+    message(client, |message| match message {
+        ServerMessage::Chat { text, .. } => text.contains(part).then_some(()),
+        _ => None,
+    });
+}
+
 #[test]
 fn a_drain_ends_at_its_deadline_and_can_be_cancelled() {
     let mut server = Server::start(&[]);
@@ -132,8 +141,13 @@ fn a_drain_ends_at_its_deadline_and_can_be_cancelled() {
         .as_f64()
         .expect("a number");
     assert!((3000.0..=3600.0).contains(&left), "{left}");
+    expect_told(
+        &mut ann,
+        "when the matches under way have ended, in 60 minutes at the latest",
+    );
     assert_eq!(newcomer(&server), Some(ErrorCode::ShuttingDown));
     assert_eq!(operator.ask("drain off"), ["OK"]);
+    expect_told(&mut ann, "does not stop");
     assert_eq!(operator.ask_json("status")["draining"], false);
     assert_eq!(newcomer(&server), None);
     assert_eq!(operator.ask("drain off"), ["ERR the server does not drain"]);

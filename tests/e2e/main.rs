@@ -14,6 +14,7 @@ mod audit_log;
 mod bounded_log;
 mod chat;
 mod churn;
+mod closes;
 mod configuration;
 mod console;
 mod console_access;

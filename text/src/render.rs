@@ -216,7 +216,7 @@ pub fn muted(left_ms: u64) -> String {
 }
 
 /// A time, rounded up, in the largest unit of which it has at least two.
-fn duration(ms: u64) -> String {
+pub fn duration(ms: u64) -> String {
     const UNITS: [(u64, &str); 3] = [(86_400, "days"), (3600, "hours"), (60, "minutes")];
     let seconds = ms.div_ceil(1000);
     let fitting = UNITS.iter().find(|(unit, _)| seconds >= 2 * unit);

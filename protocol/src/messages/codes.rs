@@ -44,7 +44,37 @@ pub enum ErrorCode {
     SessionHeld,
 }
 
+const _: () = {
+    let mut index = 0;
+    while index < ErrorCode::ALL.len() {
+        assert!(ErrorCode::ALL[index] as usize == index);
+        index += 1;
+    }
+};
+
 impl ErrorCode {
+    /// All codes, in the order of the wire format.
+    pub const ALL: [Self; 18] = [
+        Self::BadPreamble,
+        Self::VersionUnsupported,
+        Self::FrameTooLarge,
+        Self::Malformed,
+        Self::WrongState,
+        Self::HandshakeTimeout,
+        Self::Silent,
+        Self::NotReading,
+        Self::NameInvalid,
+        Self::NameTaken,
+        Self::ServerFull,
+        Self::TokenUnknown,
+        Self::Replaced,
+        Self::Kicked,
+        Self::ShuttingDown,
+        Self::InternalError,
+        Self::NotConfirming,
+        Self::SessionHeld,
+    ];
+
     /// The code for a client of this protocol version, which knows no later codes.
     pub fn in_version(self, version: u16) -> Self {
         match self {

@@ -16,6 +16,7 @@ use crate::session::rejection::Rejection;
 use crate::state::doorbells::Doorbells;
 use crate::state::handle::StateHandle;
 use crate::state::sanctions::SanctionKind;
+use forkade_text::render;
 
 /// Removes a player from the server. The ticker removes a player without a connection, at its next sweep.
 pub(crate) fn kick(lobby: &mut StateHandle, doorbells: &Doorbells, name: &str) -> Result<(), NoSuchPlayer> {
@@ -72,9 +73,13 @@ pub(crate) enum DrainError {
     Over,
 }
 
-/// Begins a drain, or cancels it. While the server drains it refuses new players, and the ticker stops it after the
-/// last match.
-pub(crate) fn drain(context: ConsoleContext, drain: Drain) -> Result<(), DrainError> {
+/// Begins a drain, or cancels it, and tells all players. While the server drains it refuses new players, and the ticker
+/// stops it after the last match.
+pub(crate) fn drain(
+    lobby: &mut StateHandle,
+    context: ConsoleContext,
+    drain: Drain,
+) -> Result<(), DrainError> {
     let header = context.memory.header;
     if header.drained.load(Ordering::Acquire) != 0 {
         return Err(DrainError::Over);
@@ -86,13 +91,40 @@ pub(crate) fn drain(context: ConsoleContext, drain: Drain) -> Result<(), DrainEr
             log::info!(
                 "an operator has begun a drain: the server takes no new players, and stops when its matches have ended"
             );
+            tell(lobby, context, &draining_text(seconds_max));
         }
         Drain::Off => {
             if header.drain_until_ms.swap(0, Ordering::AcqRel) == 0 {
                 return Err(DrainError::NotDraining);
             }
             log::info!("an operator has cancelled the drain");
+            tell(
+                lobby,
+                context,
+                "The server does not stop: matches begin as before.",
+            );
         }
     }
     Ok(())
+}
+
+/// What players are told when a drain begins.
+fn draining_text(seconds_max: Option<u32>) -> String {
+    let latest = seconds_max.map_or_else(String::new, |seconds| {
+        format!(
+            ", in {} at the latest",
+            render::duration(u64::from(seconds) * 1000)
+        )
+    });
+    format!(
+        "The server is about to stop: when the matches under way have ended{latest}. No other match begins."
+    )
+}
+
+/// Tells all players something. If that fails, the operator's command does not.
+fn tell(lobby: &mut StateHandle, context: ConsoleContext, text: &str) {
+    if let Err(rejection) = chat::announce(lobby, text) {
+        log::warn!("the players were not told \"{text}\": {rejection}");
+    }
+    context.doorbells.ring_chat(&lobby.memory.chat.log);
 }

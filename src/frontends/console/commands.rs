@@ -88,6 +88,7 @@ pub(crate) enum Query {
     Player(String),
     Rooms,
     Bans,
+    Closes,
     /// By id; with a seat: the game as that seat sees it.
     Room {
         id: u64,
@@ -225,6 +226,7 @@ fn parse_words(name: &str, arguments: &mut Arguments<'_>) -> Option<ConsoleComma
         "players" => Query::Players,
         "rooms" => Query::Rooms,
         "bans" => Query::Bans,
+        "closes" => Query::Closes,
         "room" => {
             let seat = match arguments.take_option("--seat") {
                 Some(seat) => Some(seat?.parse().ok()?),

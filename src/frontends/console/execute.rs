@@ -60,7 +60,9 @@ impl Console<'_> {
                 done.map_err(|error| error.to_string())
             }
             ConsoleCommand::Unban(name) => actions::unban(lobby, &name).map_err(|error| error.to_string()),
-            ConsoleCommand::Drain(drain) => actions::drain(context, drain).map_err(|error| error.to_string()),
+            ConsoleCommand::Drain(drain) => {
+                actions::drain(lobby, context, drain).map_err(|error| error.to_string())
+            }
             ConsoleCommand::Upgrade => match Upgrade::start(context) {
                 Ok(upgrade) => {
                     self.audit(line, &Ok(()));
@@ -119,6 +121,7 @@ impl Console<'_> {
             }
             Query::Players => return self.set_reply(Reply::list(queries::players(), format)),
             Query::Rooms => return self.set_reply(Reply::list(queries::rooms(), format)),
+            Query::Closes => return self.set_reply(Reply::list(queries::close_reasons(), format)),
             Query::Bans => return self.set_reply(Reply::list(queries::bans(), format)),
             Query::Locks { all } => return self.set_reply(Reply::list(queries::locks(context, all), format)),
             Query::Config => return self.set_reply(Reply::list(queries::config(context), format)),

@@ -266,7 +266,7 @@ impl<'s> Console<'s> {
             return Ok(self.send());
         }
         if let Some(reply) = &mut self.reply {
-            if !reply.write_next(self.session.state, &mut self.output) {
+            if !reply.write_next(self.session.state, self.terminal.line_end(), &mut self.output) {
                 self.reply = None;
             }
             return Ok(Step::Continue);

@@ -17,9 +17,10 @@ pub(crate) use crate::frontends::console::queries::config::{config, log_level};
 pub(crate) use crate::frontends::console::queries::details::{
     NotFound, find_player, open_room, player, room,
 };
-pub(crate) use crate::frontends::console::queries::lists::{bans, players, rooms};
+pub(crate) use crate::frontends::console::queries::lists::{bans, close_reasons, players, rooms};
 pub(crate) use crate::frontends::console::queries::locks::locks;
 pub(crate) use crate::frontends::console::queries::processes::processes;
+use crate::state::close_counters::{Closes, closes};
 use crate::state::connections::{ConnectionRecord, Kind};
 use crate::state::directory::{Identity, LobbyTx, Name, Presence};
 use crate::state::handle::StateHandle;
@@ -80,7 +81,11 @@ pub(crate) fn status(lobby: &StateHandle, context: ConsoleContext) -> Fields {
             json!(sum_over_keepers(lobby, |keeper| &keeper.spare_handlers)),
         ),
         ("accepted_total", count(&header.accepted_total)),
-        ("refused_total", count(&header.refused_total)),
+        (
+            "refused_total",
+            json!(sum_of_closes(lobby, |closes| closes.refused)),
+        ),
+        ("ended_total", json!(sum_of_closes(lobby, |closes| closes.ended))),
         ("foreign_openings_total", count(&header.foreign_openings_total)),
         (
             "lost_before_greeting_total",
@@ -137,6 +142,13 @@ pub(crate) fn status(lobby: &StateHandle, context: ConsoleContext) -> Fields {
             count(&header.log_records_left_out_total),
         ),
     ]
+}
+
+/// The sum over all reasons for which connections were closed.
+fn sum_of_closes(lobby: &StateHandle, count: impl Fn(&Closes) -> u64) -> u64 {
+    closes(&lobby.memory.header.closes)
+        .map(|closes| count(&closes))
+        .sum()
 }
 
 /// The sum of a count over all keepers.

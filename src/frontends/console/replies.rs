@@ -11,9 +11,6 @@ use crate::frontends::console::queries::List;
 use crate::state::handle::StateHandle;
 use forkade_text::escape::Escaped;
 
-/// The end of each line. Telnet requires both characters; scripts accept them.
-pub(crate) const LINE_END: &str = "\r\n";
-
 /// The last line of the reply to a successful command.
 pub(crate) const OK: &str = "OK";
 
@@ -54,14 +51,19 @@ impl Reply {
         }
     }
 
-    /// Appends the next piece to `output`. `true`: more pieces follow.
-    pub(crate) fn write_next(&mut self, lobby: &mut StateHandle, output: &mut VecDeque<u8>) -> bool {
+    /// Appends the next piece to `output`; each of its lines ends in `line_end`. `true`: more pieces follow.
+    pub(crate) fn write_next(
+        &mut self,
+        lobby: &mut StateHandle,
+        line_end: &str,
+        output: &mut VecDeque<u8>,
+    ) -> bool {
         let mut text = String::new();
         let more = match self {
             Self::Lines(lines) => {
                 for line in lines {
                     text.push_str(line);
-                    text.push_str(LINE_END);
+                    text.push('\n');
                 }
                 false
             }
@@ -83,9 +85,9 @@ impl Reply {
         };
         if !more {
             text.push_str(OK);
-            text.push_str(LINE_END);
+            text.push('\n');
         }
-        output.extend(text.as_bytes());
+        output.extend(text.replace('\n', line_end).as_bytes());
         more
     }
 }
@@ -98,7 +100,7 @@ fn write_json(text: &mut String, list: &List, rows: &[Vec<Value>], rows_written:
     }
     if !more {
         text.push_str(if rows_written + rows.len() == 0 { "[]" } else { "]" });
-        text.push_str(LINE_END);
+        text.push('\n');
     }
 }
 
@@ -152,7 +154,7 @@ fn write_cells<'c>(text: &mut String, list: &List, cells: impl Iterator<Item = C
         let _ = write!(line, "{cell:<width$}  ");
     }
     text.push_str(line.trim_end());
-    text.push_str(LINE_END);
+    text.push('\n');
 }
 
 /// The value with every text in it escaped, line by line. JSON itself escapes no characters that reorder text.

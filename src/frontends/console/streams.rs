@@ -158,7 +158,7 @@ impl Console<'_> {
 
     pub(super) fn write_line(&mut self, line: &str) {
         self.output.extend(line.as_bytes());
-        self.output.extend(replies::LINE_END.as_bytes());
+        self.output.extend(self.terminal.line_end().as_bytes());
     }
 
     pub(super) fn write_error(&mut self, why: &str) {

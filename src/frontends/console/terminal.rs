@@ -9,6 +9,9 @@ use crate::limits::CONSOLE_LINE_BYTES_MAX;
 use forkade_text::telnet::options::{Change, Negotiation};
 use forkade_text::telnet::{Event, I_AM_HERE, Line, LineReader, Parser};
 
+/// The [mode](Terminal::mode) of a client in line mode that ends its lines with LF alone. (No window is so wide.)
+const LF_ALONE: u32 = u32::MAX;
+
 /// What the operator has entered.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Input {
@@ -34,6 +37,8 @@ pub(crate) struct Terminal {
     is_character_mode: bool,
     is_prompt_shown: bool,
     is_first_line: bool,
+    /// The last line has ended with LF alone, as a script's lines do.
+    ends_lines_with_lf: bool,
     /// Columns of the window; 0: not known.
     columns: u16,
 }
@@ -49,6 +54,7 @@ impl Terminal {
             is_character_mode: false,
             is_prompt_shown: false,
             is_first_line: true,
+            ends_lines_with_lf: false,
             columns: 0,
         }
     }
@@ -57,7 +63,9 @@ impl Terminal {
     pub(crate) fn resumed(mode: u32) -> Self {
         let mut terminal = Self::new();
         terminal.is_first_line = false;
-        if let Some(columns) = mode.checked_sub(1) {
+        if mode == LF_ALONE {
+            terminal.ends_lines_with_lf = true;
+        } else if let Some(columns) = mode.checked_sub(1) {
             terminal.negotiation = Negotiation::agreed();
             terminal.is_character_mode = true;
             terminal.columns = u16::try_from(columns).unwrap_or(0);
@@ -66,18 +74,26 @@ impl Terminal {
         terminal
     }
 
-    /// What a successor must know: 0 in line mode, else the window's columns + 1.
+    /// What a successor must know: 0 or [`LF_ALONE`] in line mode, else the window's columns + 1.
     pub(crate) fn mode(&self) -> u32 {
-        if self.is_character_mode {
-            u32::from(self.columns) + 1
-        } else {
-            0
+        match (self.is_character_mode, self.ends_lines_with_lf) {
+            (true, _) => u32::from(self.columns) + 1,
+            (false, true) => LF_ALONE,
+            (false, false) => 0,
+        }
+    }
+
+    /// How the server ends its lines: as the client does. Telnet requires both characters.
+    pub(crate) fn line_end(&self) -> &'static str {
+        match self.mode() == LF_ALONE {
+            true => "\n",
+            false => "\r\n",
         }
     }
 
     /// Columns of the operator's terminal, if it is in character mode and they are known.
     pub(crate) fn columns(&self) -> Option<usize> {
-        (self.mode() > 1).then(|| usize::from(self.columns))
+        (self.is_character_mode && self.columns > 0).then(|| usize::from(self.columns))
     }
 
     /// Whether nothing has begun that is incomplete: neither a line nor a telnet command.
@@ -154,6 +170,7 @@ impl Terminal {
         match self.reader.push(event) {
             Some(Line::TooLong) => Some(Input::TooLong),
             Some(Line::Complete(line)) => {
+                self.ends_lines_with_lf = byte == b'\n';
                 // Telnet ends a line with CR. A script has no reason to send an empty line, and netcat ends it with LF
                 // alone.
                 if std::mem::take(&mut self.is_first_line) && line.is_empty() && byte == b'\r' {
@@ -223,6 +240,18 @@ fn ends_live_view(event: Event) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn lines_end_as_the_client_ends_its_lines_also_after_a_takeover() {
+        let mut terminal = Terminal::new();
+        let mut ends = Vec::new();
+        for line in [&b"status\n"[..], b"status\r\n", b"status\n", b"status\r\0"] {
+            push(&mut terminal, line);
+            assert_eq!(Terminal::resumed(terminal.mode()).line_end(), terminal.line_end());
+            ends.push(terminal.line_end());
+        }
+        assert_eq!(ends, ["\n", "\r\n", "\n", "\r\n"]);
+    }
 
     const AGREE: [u8; 6] = [255, 253, 1, 255, 253, 3];
     const OFFER: [u8; 9] = [255, 251, 1, 255, 251, 3, 255, 253, 31];

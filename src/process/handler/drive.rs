@@ -149,26 +149,19 @@ impl Driver<'_> {
                 log::debug!("greeted, from {}", self.session.record().peer());
             }
             HandshakeOutcome::Resuming(keeper) => self.state.ring_keeper(keeper),
-            HandshakeOutcome::Refused(reason) => self.session.close(false, &reason),
+            HandshakeOutcome::Refused(reason) => self.close(false, &reason),
             HandshakeOutcome::Foreign(protocol) => {
-                let record = self.session.record();
-                log::info!(
-                    "closing the connection from {}: it speaks {protocol}",
-                    record.peer()
-                );
                 let header = self.state.context.memory.header;
                 header.foreign_openings_total.fetch_add(1, Ordering::Relaxed);
-                let reason = CloseReason::Line(dispatch::foreign_text(protocol));
-                self.session.close(false, &reason);
+                let text = dispatch::foreign_text(protocol);
+                self.close(false, &CloseReason::Line(Some(ErrorCode::BadPreamble), text));
             }
         }
         Ok(true)
     }
 
     fn resume(&mut self) -> io::Result<bool> {
-        let refuse = |session: &mut Session<'_>, code, text: &str| {
-            session.close(false, &CloseReason::Error(code, text.to_owned()));
-        };
+        let error = |code, text: &str| CloseReason::Error(code, text.to_owned());
         if self.session.input_held_until_ms().is_some() {
             self.give_up_resume_in_time("you come back too often; try again");
             return Ok(false);
@@ -183,29 +176,31 @@ impl Driver<'_> {
                 log::debug!("resumed, from {}", self.session.record().peer());
                 self.begin()?;
             }
-            Resume::Kicked { ban_ms } => self.session.close(false, &sanctions::kicked(ban_ms)),
+            Resume::Kicked { ban_ms } => self.close(false, &sanctions::kicked(ban_ms)),
             Resume::Superseded => {
-                refuse(
-                    &mut self.session,
-                    ErrorCode::Replaced,
-                    "your session goes on on a newer connection",
+                self.close(
+                    false,
+                    &error(ErrorCode::Replaced, "your session goes on on a newer connection"),
                 );
             }
-            Resume::Gone => refuse(
-                &mut self.session,
-                ErrorCode::TokenUnknown,
-                "the session has come to its end",
+            Resume::Gone => self.close(
+                false,
+                &error(ErrorCode::TokenUnknown, "the session has come to its end"),
             ),
-            Resume::AnsweredBefore => refuse(
-                &mut self.session,
-                ErrorCode::NameTaken,
-                "your greeting was answered on another connection",
+            Resume::AnsweredBefore => self.close(
+                false,
+                &error(
+                    ErrorCode::NameTaken,
+                    "your greeting was answered on another connection",
+                ),
             ),
             Resume::BeyondTheEnd => {
-                refuse(
-                    &mut self.session,
-                    ErrorCode::Malformed,
-                    "more bytes were claimed received than were sent",
+                self.close(
+                    false,
+                    &error(
+                        ErrorCode::Malformed,
+                        "more bytes were claimed received than were sent",
+                    ),
                 );
             }
         }
@@ -220,8 +215,7 @@ impl Driver<'_> {
         if waited_ms < RESUME_TIMEOUT_MS {
             return Some(waited_ms);
         }
-        let reason = CloseReason::Error(ErrorCode::SessionHeld, why.to_owned());
-        self.session.close(false, &reason);
+        self.close(false, &CloseReason::Error(ErrorCode::SessionHeld, why.to_owned()));
         None
     }
 
@@ -270,13 +264,7 @@ impl Driver<'_> {
                     break;
                 }
                 FrameOutcome::Close { leaves, reason } => {
-                    if reason != CloseReason::None {
-                        log::info!(
-                            "closing the connection from {}: {reason:?}",
-                            self.session.record().peer()
-                        );
-                    }
-                    self.session.close(leaves, &reason);
+                    self.close(leaves, &reason);
                     self.session.end_frame();
                     return true;
                 }
@@ -458,7 +446,23 @@ impl Driver<'_> {
             None if self.session.phase() == Phase::CLOSING && self.session.all_sent() => return self.end(),
             Some(TimeoutKind::Recheck) | None => return,
         };
-        self.session.close(false, &reason);
+        self.close(false, &reason);
+    }
+
+    /// Closes the connection, and says so in the log.
+    fn close(&mut self, leaves: bool, reason: &CloseReason) {
+        if *reason != CloseReason::None {
+            let done = if self.session.player().is_some() {
+                "closing"
+            } else {
+                "refusing"
+            };
+            log::info!(
+                "{done} the connection from {}: {reason}",
+                self.session.record().peer()
+            );
+        }
+        self.session.close(leaves, reason);
     }
 
     /// Whether this is a player in text mode that is in no room.

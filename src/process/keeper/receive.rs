@@ -2,7 +2,6 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr};
 use std::os::fd::OwnedFd;
 use std::sync::atomic::Ordering;
 
@@ -11,14 +10,11 @@ use crate::process::admission::Refusal;
 use crate::process::ipc::KeeperMessage;
 use crate::process::keeper::spawn::SpawnError;
 use crate::process::keeper::{HeldConnection, Keeper};
-use crate::process::listener::send_refusal;
+use crate::process::listener::{peer_of, send_refusal};
 use crate::state::connections::{Claim, ConnectionRecord, KINDS, Kind, Peer};
-use nix::sys::socket::getsockopt;
-use nix::sys::socket::sockopt::PeerCredentials;
 use shmem::sys::clock::now_ms;
 use shmem::sys::process::{ForkError, ProcessId};
 use shmem::sys::sockets::{ChannelError, ReceiveOutcome, receive_into};
-use socket2::SockRef;
 
 impl Keeper {
     /// Receives what is in the channel: from the listener, from handlers that outlived a keeper, and from a
@@ -137,12 +133,7 @@ impl Keeper {
     }
 
     fn refuse(&self, kind: Kind, socket: &OwnedFd, refusal: Refusal) {
-        self.context
-            .memory
-            .header
-            .refused_total
-            .fetch_add(1, Ordering::Relaxed);
-        send_refusal(kind, socket, refusal);
+        send_refusal(&self.context, kind, socket, refusal);
         // The kernel would send a reset if the socket were closed with bytes unread, and the client could lose the
         // reason.
         let mut ignored = [0; HANDSHAKE_BYTES_MAX];
@@ -173,27 +164,5 @@ impl Keeper {
                 self.free.push(touched.end);
             }
         }
-    }
-}
-
-/// The other end of a connection, as the kernel tells it.
-fn peer_of(socket: &OwnedFd) -> Peer {
-    let address = SockRef::from(socket).peer_addr();
-    match address {
-        Ok(address) if address.is_unix() => {
-            // The pid is 0 for a process of another pid namespace.
-            let credentials = getsockopt(socket, PeerCredentials);
-            let (uid, pid) = credentials.map_or((u32::MAX, 0), |it| (it.uid(), it.pid()));
-            Peer::Process {
-                uid,
-                pid: pid.cast_unsigned(),
-            }
-        }
-        // The socket of a client that has disconnected already has no peer address.
-        other => other
-            .ok()
-            .and_then(|address| address.as_socket())
-            .unwrap_or(SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)))
-            .into(),
     }
 }

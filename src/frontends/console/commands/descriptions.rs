@@ -10,7 +10,7 @@ pub(crate) struct Description {
 }
 
 /// All commands, in the order in which they are listed.
-pub(crate) const COMMANDS: [Description; 25] = [
+pub(crate) const COMMANDS: [Description; 26] = [
     Description {
         name: "help",
         usage: "help [COMMAND]",
@@ -83,6 +83,16 @@ pub(crate) const COMMANDS: [Description; 25] = [
             "--seat shows the game as that seat sees it, including hidden cards.",
             "log: offsets of the oldest event kept, of the newest, and of the newest that the doorbell was rung for.",
             "next_tick_ms: time until the game's next tick; none in a game without ticks.",
+        ],
+    },
+    Description {
+        name: "closes",
+        usage: "closes [--json]",
+        summary: "lists why the server has closed connections, and how often",
+        more: &[
+            "reason: the error code that the client was told. refused: connections whose client had no session there, such as",
+            "greetings that failed. ended: connections with a session. seconds_ago: since the last one.",
+            "The log has a line about each, with the address and the text, but for a bounded number a second.",
         ],
     },
     Description {

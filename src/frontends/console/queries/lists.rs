@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use forkade_protocol::Phase;
+use forkade_protocol::{ErrorCode, Phase};
 use serde_json::{Value, json};
 
 use crate::frontends::console::queries::{
@@ -12,6 +12,7 @@ use crate::frontends::console::queries::{
 };
 use crate::limits::CONSOLE_ROOM_WAIT_MS;
 use crate::lobby::listing::summary;
+use crate::state::close_counters::closes;
 use crate::state::connections::ConnectionRecord;
 use crate::state::directory::Name;
 use crate::state::handle::StateHandle;
@@ -156,6 +157,28 @@ pub(crate) fn bans() -> List {
     List {
         columns: &BANS,
         next: rows_in_steps(places_touched, row),
+    }
+}
+
+const CLOSES: [Column; 4] = [("reason", 18), ("refused", 8), ("ended", 8), ("seconds_ago", 11)];
+
+/// Why the server has closed connections, how often, and when it did so last.
+pub(crate) fn close_reasons() -> List {
+    let all = |_: &mut StateHandle| (u32::try_from(ErrorCode::ALL.len()).unwrap_or(u32::MAX), ());
+    let row = |lobby: &mut StateHandle, (): &(), index: u32| {
+        let closes = closes(&lobby.memory.header.closes).nth(index as usize)?;
+        (closes.refused + closes.ended > 0).then(|| {
+            vec![
+                json!(format!("{:?}", closes.code)),
+                json!(closes.refused),
+                json!(closes.ended),
+                seconds(now_ms().saturating_sub(closes.last_at_ms)),
+            ]
+        })
+    };
+    List {
+        columns: &CLOSES,
+        next: rows_in_steps(all, row),
     }
 }
 
