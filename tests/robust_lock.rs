@@ -317,11 +317,8 @@ fn handle_all(world: World, connection: u32, passed: ByteCounts) -> u8 {
     loop {
         match dispatch::handle_next_frame(&mut session) {
             FrameOutcome::Handled => {}
-            FrameOutcome::Incomplete | FrameOutcome::Wait => {
-                if !delivery::deliver(&mut session).expect("events fit") {
-                    return 0;
-                }
-            }
+            FrameOutcome::Wait if !delivery::deliver(&mut session).expect("events fit") => return 0,
+            FrameOutcome::Wait => {}
             FrameOutcome::Close { reason, .. } => panic!("the connection is closed with {reason:?}"),
         }
     }

@@ -231,11 +231,9 @@ fn refused(code: ErrorCode, text: impl Into<String>) -> HandshakeOutcome {
 pub enum FrameOutcome {
     /// A frame was handled.
     Handled,
-    /// No whole frame has arrived.
-    Incomplete,
-    /// What has arrived must wait: there is [no space](delivery::is_blocked_on_output) for its output, readers of the
+    /// No whole frame has arrived, there is [no space](delivery::is_blocked_on_output) for its output, readers of the
     /// room have [fallen behind](delivery::must_wait_for_readers), or the player's input is
-    /// [held](Session::input_held_until_ms).
+    /// [held](Session::holds_input).
     Wait,
     /// The connection is to be closed.
     Close {
@@ -249,7 +247,7 @@ pub enum FrameOutcome {
 /// Handles the next frame of the player's input, or the next line in text mode, if it is complete and its output has
 /// space.
 pub fn handle_next_frame(session: &mut Session<'_>) -> FrameOutcome {
-    if session.input_held_until_ms().is_some() {
+    if session.holds_input() {
         if session.waits_for_confirm() {
             session.enter_confirms_ahead();
         }
@@ -262,7 +260,7 @@ pub fn handle_next_frame(session: &mut Session<'_>) -> FrameOutcome {
         Ok(Some(body)) => body,
         Ok(None) => {
             session.reader_wait = None;
-            return FrameOutcome::Incomplete;
+            return FrameOutcome::Wait;
         }
         Err(length) => {
             let text = format!("a frame of {length} bytes was announced; the limit is {FRAME_BYTES_MAX}");

@@ -27,7 +27,7 @@ pub(crate) fn handle_next(session: &mut Session<'_>) -> FrameOutcome {
     let done = match session.next_typed() {
         Token::Incomplete => {
             session.reader_wait = None;
-            return FrameOutcome::Incomplete;
+            return FrameOutcome::Wait;
         }
         Token::TelnetReply {
             replies,

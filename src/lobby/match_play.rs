@@ -86,7 +86,7 @@ pub fn act(session: &mut Session<'_>, action: &[u8]) -> Result<(), Rejection> {
             Some(seat),
             |game, state, out, next| game.act(state, seat, action, out, next),
         );
-        let took_ms = last_tick_ms() - began_ms;
+        let took_ms = last_tick_ms().saturating_sub(began_ms);
         if took_ms >= GAME_CALL_REPORTED_MS {
             context.calls.faults.push(GameError::Slow {
                 game: game_of(tx, context.calls.games).name(),

@@ -121,6 +121,7 @@ impl Session<'_> {
         let (_, player) = self.player?;
         let stream_end = self.state.attachment.read_own(&player.output_head);
         let message = if self.output_sent() == stream_end {
+            count_close(&self.state.memory.header.closes, ErrorCode::Replaced, true);
             let text = "your session goes on on a newer connection";
             CloseReason::Error(ErrorCode::Replaced, text.into())
         } else {

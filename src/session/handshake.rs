@@ -30,7 +30,7 @@ pub enum Resume {
     Done,
     /// The session's former handler still holds it.
     NotYet,
-    /// The player comes back too often, and must wait: the connection's input is [held](Session::hold_input).
+    /// The player comes back too often, and must wait.
     TooSoon,
     /// A newer connection requested the session.
     Superseded,
@@ -270,11 +270,9 @@ impl Session<'_> {
         tx.acquire(player_record);
         let charge = match charge_return(memory, &tx, player_record) {
             Ok(charge) => charge,
-            Err(too_soon) => {
+            Err(_) => {
                 drop(tx);
                 self.state.attachment.release(player_record);
-                memory.header.too_fast_total.fetch_add(1, Ordering::Relaxed);
-                self.hold_input(too_soon);
                 return Resume::TooSoon;
             }
         };

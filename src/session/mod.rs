@@ -125,7 +125,7 @@ pub struct Session<'s> {
     /// Which source is delivered first this time: the lobby's chat or the room's events.
     pub(crate) chat_goes_first: bool,
     /// No frame is handled before this time, in microseconds of the monotonic clock: see [`Session::hold_input`]. 0: it
-    /// was never held.
+    /// is not held.
     input_held_until_us: u64,
     /// The wait of the next frame for other readers of the room. A successor begins again: the wait is short.
     pub(crate) reader_wait: Option<ReaderWait>,
@@ -339,11 +339,19 @@ impl<'s> Session<'s> {
         self.input_held_until_us = now_us() + too_soon.wait_us;
     }
 
-    /// When the input that is [held](Self::hold_input) is handled again, in milliseconds of the monotonic clock, if
-    /// that is still to come.
+    /// Whether the input is [held](Self::hold_input). When its time is over, it is not held any more.
+    pub(crate) fn holds_input(&mut self) -> bool {
+        if self.input_held_until_us != 0 && self.input_held_until_us <= now_us() {
+            self.input_held_until_us = 0;
+        }
+        self.input_held_until_us != 0
+    }
+
+    /// When the input that was [held](Self::holds_input) at the last look is to be looked at again, in milliseconds of
+    /// the monotonic clock. The clock is not asked: a hold that ends just now is noticed by the next look.
     pub fn input_held_until_ms(&self) -> Option<u64> {
         let until_us = self.input_held_until_us;
-        (until_us != 0 && until_us > now_us()).then(|| until_us.div_ceil(1000))
+        (until_us != 0).then(|| until_us.div_ceil(1000))
     }
 
     /// Whether the next frame waits for other readers of the room.

@@ -166,17 +166,19 @@ impl Session<'_> {
 }
 
 /// The charge for coming back on another connection, if the player's account allows it now: each other member of the
-/// room is told that the player's connection was lost, and that it is back. Nothing is charged to a spectator, of which
-/// nobody is told. To be called under the lock under which the player attaches.
+/// room was told that the player's connection was lost, and will be told that it is back. Nothing is charged where
+/// nobody is told: for a spectator, and for a player whose connection is replaced before the room has noticed its loss.
+/// To be called under the lock under which the player attaches.
 pub(crate) fn charge_return<R: Record>(
     memory: &Memory,
     tx: &Tx<'_, R>,
     player: &PlayerRecord,
 ) -> Result<Option<RateCharge>, TooSoon> {
-    let Some((room, Some(_))) = tx.get(&player.membership).place() else {
+    let Some((room, Some(seat))) = tx.get(&player.membership).place() else {
         return Ok(None);
     };
-    let Some(numbers) = memory.rooms.at(room.index()).published_numbers() else {
+    let room = memory.rooms.at(room.index());
+    let Some(numbers) = room.published_numbers().filter(|_| !room.is_seat_connected(seat)) else {
         return Ok(None);
     };
     let others = u64::from(numbers.taken).saturating_sub(1) + u64::from(numbers.spectators);

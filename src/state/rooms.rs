@@ -361,6 +361,11 @@ impl RoomRecord {
         ))
     }
 
+    /// Whether the seat has a player with a connection, as the room was told last. Read without the lock.
+    pub(crate) fn is_seat_connected(&self, seat: u8) -> bool {
+        self.readers.load(Ordering::Acquire) >> seat & 1 != 0
+    }
+
     /// The connection near which the room's members are to be served. If there is none any more, it is `mine` from
     /// now on.
     pub fn colocation_anchor(

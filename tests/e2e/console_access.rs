@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::common::operator::Operator;
@@ -219,7 +220,10 @@ fn idle_consoles_lock_no_operator_out() {
     let mut idle: Vec<_> = (0..CONSOLE_CONNECTIONS_MAX)
         .map(|_| Operator::new(&server))
         .collect();
-    for operator in idle.iter_mut().skip(1) {
+    idle[1].ask_json("status");
+    // A console counts as active until its process has noticed that the reply was read.
+    thread::sleep(Duration::from_millis(200));
+    for operator in idle.iter_mut().skip(2) {
         operator.ask_json("status");
     }
     // The first has entered nothing; of the others, the second is idle the longest.
@@ -294,7 +298,7 @@ fn a_flood_on_the_game_port_delays_no_operator() {
     let flooders: Vec<_> = (0..2)
         .map(|_| {
             let (game, is_over) = (server.game, Arc::clone(&is_over));
-            std::thread::spawn(move || {
+            thread::spawn(move || {
                 let mut made = 0_u32;
                 while !is_over.load(Ordering::Relaxed) && made < 100_000 {
                     // Refused or accepted: the next one follows at once.
@@ -332,14 +336,14 @@ fn a_console_without_the_password_ends_in_time_although_it_goes_on_sending() {
     assert_eq!(ask(&mut operator, "password correct horse"), ["OK"]);
     let (begun, mut talker, mut silent) = (Instant::now(), tcp_console(&server), tcp_console(&server));
     let mut reader = talker.try_clone().expect("a descriptor is left");
-    let said = std::thread::spawn(move || {
+    let said = thread::spawn(move || {
         let mut said = String::new();
         reader.read_to_string(&mut said).map(|_| said)
     });
     while !said.is_finished() {
         assert!(begun.elapsed() < WAIT_MAX, "it is still heard");
         let _ = talker.write_all(b"status\r\n");
-        std::thread::sleep(Duration::from_millis(100));
+        thread::sleep(Duration::from_millis(100));
     }
     // Its handler answers each line, until the time is up.
     let said = said

@@ -199,6 +199,14 @@ fn the_defaults_are_limits() {
     assert!(rooms >= 60 && rooms <= 60 + 2 * seconds, "{rooms} in {seconds} s");
 }
 
+/// How the console shows the player's presence.
+fn presence(server: &Server, name: &str) -> String {
+    let players = server.ask_json("players");
+    let mut rows = players.as_array().expect("a list").iter();
+    let row = rows.find(|row| row["name"] == name).expect("the player is here");
+    row["presence"].as_str().expect("a text").to_owned()
+}
+
 #[test]
 fn a_player_that_comes_back_all_the_time_waits_for_what_its_room_is_told() {
     /// Deliveries that the returns of one player cause per second, and at once.
@@ -222,6 +230,10 @@ fn a_player_that_comes_back_all_the_time_waits_for_what_its_room_is_told() {
     let returns = 2 * free;
     for _ in 0..returns {
         eve.cut(Cut::Close);
+        // A return before the room knows of the loss would tell it nothing, and cost nothing.
+        eventually("the room knows that Eve is away", || {
+            presence(&server, "Eve") == "away"
+        });
         let received = eve.received();
         eve.resume(None, received).expect("the session lives");
     }

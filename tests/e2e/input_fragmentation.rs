@@ -88,7 +88,7 @@ fn handle_all(actor: &mut Actor) -> Option<(bool, CloseReason)> {
     loop {
         match actor.handle() {
             FrameOutcome::Handled => {}
-            FrameOutcome::Incomplete | FrameOutcome::Wait => return None,
+            FrameOutcome::Wait => return None,
             FrameOutcome::Close { leaves, reason } => return Some((leaves, reason)),
         }
     }

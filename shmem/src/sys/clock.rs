@@ -8,8 +8,8 @@ pub fn now_ms() -> u64 {
     now_ns() / 1_000_000
 }
 
-/// The time of [`now_ms`] at the kernel's last tick: up to 10 ms ago. It costs a quarter, for what is timed in every
-/// transaction.
+/// The time of [`now_ms`] at the kernel's last tick, which is up to 10 ms ago. It costs a quarter of the exact time, and
+/// is meant for what every transaction notes. It may go back a little when the clock is adjusted.
 #[inline]
 pub fn last_tick_ms() -> u64 {
     nanoseconds(clock_gettime(ClockId::MonotonicCoarse)) / 1_000_000

@@ -203,7 +203,7 @@ impl<'s> Console<'s> {
             console.write_line("");
             // A client that negotiates as telnet does speaks nothing else.
             let is_operator = console.session.record().has_operator_flag(OperatorFlag::Commands);
-            match is_operator || mode != 0 {
+            match is_operator || console.terminal.is_in_character_mode() {
                 true => console.write_error(INTERRUPTED),
                 // The lines that would have shown another protocol are lost.
                 false => {

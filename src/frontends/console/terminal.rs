@@ -83,6 +83,11 @@ impl Terminal {
         }
     }
 
+    /// Whether the client has agreed to character mode, as only telnet does.
+    pub(crate) fn is_in_character_mode(&self) -> bool {
+        self.is_character_mode
+    }
+
     /// How the server ends its lines: as the client does. Telnet requires both characters.
     pub(crate) fn line_end(&self) -> &'static str {
         match self.mode() == LF_ALONE {

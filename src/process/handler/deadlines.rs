@@ -53,8 +53,8 @@ pub(crate) enum TimeoutKind {
     WriteStall,
     /// The client has not taken the rest in time while the connection closes.
     Closing,
-    /// It is time to look for an event that is not announced. Such a deadline is never past: it is always computed
-    /// ahead of the present time.
+    /// It is time to look for an event that is not announced. Such a deadline is never past in the turn that computes
+    /// it: it lies ahead of the turn's beginning.
     Recheck,
 }
 

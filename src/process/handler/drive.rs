@@ -46,7 +46,7 @@ pub(crate) enum DriveOutcome {
 /// A client while it is being run.
 pub(crate) struct Driver<'a> {
     pub(crate) key: usize,
-    /// When the run began, in milliseconds of the monotonic clock. It is short, so this is the present time.
+    /// When the run began, in milliseconds of the monotonic clock: the present time for all that it does.
     pub(crate) now_ms: u64,
     pub(crate) state: &'a mut HandlerState,
     pub(crate) client: &'a mut Client,
@@ -162,12 +162,11 @@ impl Driver<'_> {
 
     fn resume(&mut self) -> io::Result<bool> {
         let error = |code, text: &str| CloseReason::Error(code, text.to_owned());
-        if self.session.input_held_until_ms().is_some() {
-            self.give_up_resume_in_time("you come back too often; try again");
-            return Ok(false);
-        }
         match self.session.try_resume() {
-            Resume::TooSoon => return Ok(false),
+            Resume::TooSoon => {
+                self.give_up_resume_in_time("you come back too often; try again");
+                return Ok(false);
+            }
             Resume::NotYet => {
                 self.wait_for_session();
                 return Ok(false);
@@ -248,7 +247,6 @@ impl Driver<'_> {
     /// Frames in, events out.
     fn play(&mut self, turn: &mut Turn) -> bool {
         let mut moved = self.receive();
-        let mut input_waits = false;
         loop {
             match dispatch::handle_next_frame(&mut self.session) {
                 FrameOutcome::Handled => {
@@ -258,11 +256,7 @@ impl Driver<'_> {
                         break;
                     }
                 }
-                FrameOutcome::Incomplete => break,
-                FrameOutcome::Wait => {
-                    input_waits = true;
-                    break;
-                }
+                FrameOutcome::Wait => break,
                 FrameOutcome::Close { leaves, reason } => {
                     self.close(leaves, &reason);
                     self.session.end_frame();
@@ -272,7 +266,9 @@ impl Driver<'_> {
         }
         moved |= self.deliver();
         // A client that sends nothing more confirms nothing more, either.
-        input_waits |= delivery::is_blocked_on_output(&self.session);
+        let input_waits = delivery::is_blocked_on_output(&self.session)
+            || self.session.waits_for_readers()
+            || self.session.input_held_until_ms().is_some();
         if self.client.readiness.client_has_ended && !moved && !input_waits {
             // It sends nothing more, and all that it sent was handled.
             self.session.close(false, &CloseReason::None);
@@ -320,12 +316,11 @@ impl Driver<'_> {
                     // For example the outcome of the last match.
                     self.deliver();
                 }
-                self.session
-                    .close(false, &CloseReason::ShuttingDown("the server is stopping".into()));
+                self.close(false, &CloseReason::ShuttingDown("the server is stopping".into()));
             }
             (Phase::OPEN, ControlRequest::Kick) => {
                 let reason = sanctions::close_reason(&mut self.session);
-                self.session.close(true, &reason);
+                self.close(true, &reason);
             }
             _ => {}
         }
@@ -515,7 +510,8 @@ impl Driver<'_> {
     pub(crate) fn due_ms(&self) -> u64 {
         let deadline_ms = || {
             let deadline_ms = self.next_deadline().map(|deadline| deadline.at_ms);
-            let input_ms = self.session.input_held_until_ms();
+            let is_open = self.session.phase() == Phase::OPEN;
+            let input_ms = self.session.input_held_until_ms().filter(|_| is_open);
             deadline_ms.into_iter().chain(input_ms).min()
         };
         self.client

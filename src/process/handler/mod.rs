@@ -199,14 +199,17 @@ impl Handler {
                 return Ok(0);
             }
             let polled = self.state.poll.poll(&mut events, self.poll_timeout(now / 1000));
-            now = now_us();
             match polled {
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {
+                    now = now_us();
+                    continue;
+                }
                 polled => polled?,
             }
             for event in &events {
                 self.on_event(event)?;
             }
+            now = now_us();
             self.wake_due(now / 1000);
             if self
                 .pending_moves

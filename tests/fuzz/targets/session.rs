@@ -37,7 +37,7 @@ fn process_input(actor: &mut Actor) {
         actor.send(&[]);
         match actor.handle() {
             FrameOutcome::Handled => {}
-            FrameOutcome::Incomplete | FrameOutcome::Wait => break,
+            FrameOutcome::Wait => break,
             FrameOutcome::Close { leaves, reason } => actor.session.close(leaves, &reason),
         }
     }

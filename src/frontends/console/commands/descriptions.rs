@@ -92,7 +92,7 @@ pub(crate) const COMMANDS: [Description; 26] = [
         more: &[
             "reason: the error code that the client was told. refused: connections whose client had no session there, such as",
             "greetings that failed. ended: connections with a session. seconds_ago: since the last one.",
-            "The log has a line about each, with the address and the text, but for a bounded number a second.",
+            "The log has a line about each, with the address and the text, up to a bounded number a second.",
         ],
     },
     Description {
