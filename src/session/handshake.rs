@@ -268,13 +268,10 @@ impl Session<'_> {
         let player_record = memory.players.at(player.index());
         // The session was detached under the lobby's lock, which is held, so nothing of it is undecided.
         tx.acquire(player_record);
-        let charge = match charge_return(memory, &tx, player_record) {
-            Ok(charge) => charge,
-            Err(_) => {
-                drop(tx);
-                self.state.attachment.release(player_record);
-                return Resume::TooSoon;
-            }
+        let Ok(charge) = charge_return(memory, &tx, player_record) else {
+            drop(tx);
+            self.state.attachment.release(player_record);
+            return Resume::TooSoon;
         };
         let (consumed, head) = (
             tx.get(&player_record.consumed),

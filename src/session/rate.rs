@@ -21,6 +21,7 @@ use crate::limits::{
 use crate::session::Session;
 use crate::session::rejection::Rejection;
 use crate::state::budget::{Rate, TooSoon, now_us};
+use crate::state::header::Header;
 use crate::state::layout::Memory;
 use crate::state::players::{Account, PlayerRecord};
 use shmem::transaction::{Record, Tx};
@@ -94,7 +95,7 @@ impl Session<'_> {
     /// once it is [entered](RateCharge::enter).
     pub(crate) fn charge_search(&self, rooms: u64) -> Result<RateCharge, TooSoon> {
         let account = Account::Searches;
-        let (burst, per_minute) = self.burst_and_rate(account);
+        let (burst, per_minute) = burst_and_rate(self.state.memory.header, account);
         Rate::per_minute(per_minute, burst)
             .pay(self.paid_until_us(account), now_us(), rooms.max(1))
             .map(|until_us| RateCharge { account, until_us })
@@ -106,29 +107,9 @@ impl Session<'_> {
         self.search_charge = self.charge_search(rooms.into()).ok();
     }
 
-    /// The burst of an account, and its units per minute in the long run.
-    fn burst_and_rate(&self, account: Account) -> (u64, u64) {
-        let header = self.state.memory.header;
-        let (burst, per_minute) = match account {
-            Account::Chat => (&header.chat_burst, &header.chat_per_minute),
-            Account::Requests => (&header.requests_burst, &header.requests_per_minute),
-            Account::Failures => (&header.failures_burst, &header.failures_per_minute),
-            Account::Searches => return (ROOMS_EXAMINED_BURST, 60 * ROOMS_EXAMINED_PER_SECOND),
-            Account::Returns => return (RETURN_DELIVERIES_BURST, 60 * RETURN_DELIVERIES_PER_SECOND),
-        };
-        let units = match account {
-            Account::Requests => REQUEST_PRICE,
-            Account::Chat | Account::Failures | Account::Searches | Account::Returns => 1,
-        };
-        (
-            burst.load(Ordering::Relaxed) * units,
-            per_minute.load(Ordering::Relaxed) * units,
-        )
-    }
-
     fn pay(&self, account: Account, price: u64) -> Result<RateCharge, Rejection> {
         let header = self.state.memory.header;
-        let (burst, per_minute) = self.burst_and_rate(account);
+        let (burst, per_minute) = burst_and_rate(header, account);
         Rate::per_minute(per_minute, burst)
             .pay(self.paid_until_us(account), now_us(), price)
             .map(|until_us| RateCharge { account, until_us })
@@ -184,12 +165,29 @@ pub(crate) fn charge_return<R: Record>(
     let others = u64::from(numbers.taken).saturating_sub(1) + u64::from(numbers.spectators);
     let account = Account::Returns;
     let paid_until_us = tx.get(&player.paid_until_us[account as usize]);
-    let until_us = Rate::per_second(RETURN_DELIVERIES_PER_SECOND, RETURN_DELIVERIES_BURST).pay(
-        paid_until_us,
-        now_us(),
-        EVENTS_OF_A_RETURN * others,
-    )?;
+    let (burst, per_minute) = burst_and_rate(memory.header, account);
+    let price = EVENTS_OF_A_RETURN * others;
+    let until_us = Rate::per_minute(per_minute, burst).pay(paid_until_us, now_us(), price)?;
     Ok(Some(RateCharge { account, until_us }))
+}
+
+/// The burst of an account, and its units per minute in the long run.
+fn burst_and_rate(header: &Header, account: Account) -> (u64, u64) {
+    let (burst, per_minute) = match account {
+        Account::Chat => (&header.chat_burst, &header.chat_per_minute),
+        Account::Requests => (&header.requests_burst, &header.requests_per_minute),
+        Account::Failures => (&header.failures_burst, &header.failures_per_minute),
+        Account::Searches => return (ROOMS_EXAMINED_BURST, 60 * ROOMS_EXAMINED_PER_SECOND),
+        Account::Returns => return (RETURN_DELIVERIES_BURST, 60 * RETURN_DELIVERIES_PER_SECOND),
+    };
+    let units = match account {
+        Account::Requests => REQUEST_PRICE,
+        Account::Chat | Account::Failures | Account::Searches | Account::Returns => 1,
+    };
+    (
+        burst.load(Ordering::Relaxed) * units,
+        per_minute.load(Ordering::Relaxed) * units,
+    )
 }
 
 /// The room is told of the loss of the connection and of its return.

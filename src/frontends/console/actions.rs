@@ -52,9 +52,14 @@ pub(crate) fn unban(lobby: &mut StateHandle, name: &str) -> Result<(), SanctionE
 
 /// Sends a line of the lobby's chat in the server's name.
 pub(crate) fn say(lobby: &mut StateHandle, doorbells: &Doorbells, text: &str) -> Result<(), Rejection> {
+    announce(lobby, doorbells, text)?;
+    log::info!("an operator has told all players \"{text}\"");
+    Ok(())
+}
+
+fn announce(lobby: &mut StateHandle, doorbells: &Doorbells, text: &str) -> Result<(), Rejection> {
     chat::announce(lobby, text)?;
     doorbells.ring_chat(&lobby.memory.chat.log);
-    log::info!("an operator has told all players \"{text}\"");
     Ok(())
 }
 
@@ -123,8 +128,7 @@ fn draining_text(seconds_max: Option<u32>) -> String {
 
 /// Tells all players something. If that fails, the operator's command does not.
 fn tell(lobby: &mut StateHandle, context: ConsoleContext, text: &str) {
-    if let Err(rejection) = chat::announce(lobby, text) {
+    if let Err(rejection) = announce(lobby, context.doorbells, text) {
         log::warn!("the players were not told \"{text}\": {rejection}");
     }
-    context.doorbells.ring_chat(&lobby.memory.chat.log);
 }

@@ -162,7 +162,7 @@ impl Driver<'_> {
 
     fn resume(&mut self) -> io::Result<bool> {
         let error = |code, text: &str| CloseReason::Error(code, text.to_owned());
-        match self.session.try_resume() {
+        let reason = match self.session.try_resume() {
             Resume::TooSoon => {
                 self.give_up_resume_in_time("you come back too often; try again");
                 return Ok(false);
@@ -174,35 +174,21 @@ impl Driver<'_> {
             Resume::Done => {
                 log::debug!("resumed, from {}", self.session.record().peer());
                 self.begin()?;
+                return Ok(true);
             }
-            Resume::Kicked { ban_ms } => self.close(false, &sanctions::kicked(ban_ms)),
-            Resume::Superseded => {
-                self.close(
-                    false,
-                    &error(ErrorCode::Replaced, "your session goes on on a newer connection"),
-                );
-            }
-            Resume::Gone => self.close(
-                false,
-                &error(ErrorCode::TokenUnknown, "the session has come to its end"),
+            Resume::Kicked { ban_ms } => sanctions::kicked(ban_ms),
+            Resume::Superseded => error(ErrorCode::Replaced, "your session goes on on a newer connection"),
+            Resume::Gone => error(ErrorCode::TokenUnknown, "the session has come to its end"),
+            Resume::AnsweredBefore => error(
+                ErrorCode::NameTaken,
+                "your greeting was answered on another connection",
             ),
-            Resume::AnsweredBefore => self.close(
-                false,
-                &error(
-                    ErrorCode::NameTaken,
-                    "your greeting was answered on another connection",
-                ),
+            Resume::BeyondTheEnd => error(
+                ErrorCode::Malformed,
+                "more bytes were claimed received than were sent",
             ),
-            Resume::BeyondTheEnd => {
-                self.close(
-                    false,
-                    &error(
-                        ErrorCode::Malformed,
-                        "more bytes were claimed received than were sent",
-                    ),
-                );
-            }
-        }
+        };
+        self.close(false, &reason);
         Ok(true)
     }
 
@@ -347,13 +333,13 @@ impl Driver<'_> {
         self.ring_pending();
         let room = self.session.membership().place().map(|(room, _)| room);
         let before = std::mem::replace(&mut self.client.room, room);
-        if before == room && !room.is_some_and(|room| self.state.doorbells.is_unavailable(room.index())) {
-            return Ok(false);
+        let is_unavailable = |room: RoomRef| self.state.doorbells.is_unavailable(room.index());
+        if before != room || room.is_some_and(is_unavailable) {
+            let requests = &self.state.context.ipc.doorbells.requests.sender;
+            self.state
+                .doorbells
+                .follow(self.key, (before, room), &self.state.poll, requests)?;
         }
-        let requests = &self.state.context.ipc.doorbells.requests.sender;
-        self.state
-            .doorbells
-            .follow(self.key, (before, room), &self.state.poll, requests)?;
         if before == room {
             return Ok(false);
         }
