@@ -279,7 +279,7 @@ impl Drop for Server {
 
 /// A command that starts the server on ports chosen by the kernel, with additional arguments.
 pub fn command(arguments: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_forkade"));
+    let mut command = Command::new(env!("CARGO_BIN_EXE_forkade-under-test"));
     command
         .args(["serve", "--listen", "127.0.0.1:0", "--console", "127.0.0.1:0"])
         .args(arguments);

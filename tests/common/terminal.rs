@@ -83,7 +83,7 @@ impl Terminal {
 
     /// Runs `forkade play` with additional arguments.
     pub fn play(server: SocketAddr, arguments: &[&str]) -> Option<Self> {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_forkade"));
+        let mut command = Command::new(env!("CARGO_BIN_EXE_forkade-under-test"));
         command.arg("play").arg(server.to_string()).args(arguments);
         Self::run(&mut command, (100, 30))
     }

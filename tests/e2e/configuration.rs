@@ -14,7 +14,7 @@ use nix::unistd::Pid;
 
 /// The program, without this process's environment variables.
 fn forkade(arguments: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_forkade"));
+    let mut command = Command::new(env!("CARGO_BIN_EXE_forkade-under-test"));
     for (name, _) in std::env::vars_os() {
         if name.to_string_lossy().starts_with("FORKADE_") {
             command.env_remove(name);
@@ -245,7 +245,7 @@ fn a_port_in_use_is_named_with_a_remedy() {
 /// The program under the limits set by these shell commands.
 fn limited(limits: &str, arguments: &[&str]) -> Command {
     let mut shell = Command::new("sh");
-    let program = env!("CARGO_BIN_EXE_forkade");
+    let program = env!("CARGO_BIN_EXE_forkade-under-test");
     shell
         .args(["-c", &format!("{limits} && exec \"$0\" \"$@\""), program])
         .args(arguments);

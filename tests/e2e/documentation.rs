@@ -9,7 +9,7 @@ use forkade::limits;
 use forkade_protocol::limits as protocol_limits;
 
 fn repository() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
+    Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
 }
 
 fn read(path: &Path) -> String {
@@ -31,7 +31,7 @@ fn documents() -> Vec<PathBuf> {
 
 #[test]
 fn every_option_is_documented_in_the_words_of_its_help_text() {
-    let help = Command::new(env!("CARGO_BIN_EXE_forkade"))
+    let help = Command::new(env!("CARGO_BIN_EXE_forkade-under-test"))
         .arg("--help")
         .output()
         .expect("the program can be run");

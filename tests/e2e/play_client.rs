@@ -250,7 +250,7 @@ fn the_client_suspends_and_continues_under_job_control() {
 #[test]
 fn a_terminal_without_a_size_can_be_played_in() {
     let server = Server::start(&[]);
-    let mut command = Command::new(env!("CARGO_BIN_EXE_forkade"));
+    let mut command = Command::new(env!("CARGO_BIN_EXE_forkade-under-test"));
     command.args(["play", &server.game.to_string(), "--name", "Ann"]);
     let Some(mut ann) = Terminal::run(&mut command, (0, 0)) else {
         return;
@@ -456,7 +456,7 @@ fn a_failed_start_is_explained() {
     taken.expect("somebody here has this name");
     taken.expect_restored();
 
-    let mut command = Command::new(env!("CARGO_BIN_EXE_forkade"));
+    let mut command = Command::new(env!("CARGO_BIN_EXE_forkade-under-test"));
     command
         .args(["play", &server.game.to_string()])
         .env("USER", "Bob");
@@ -487,7 +487,7 @@ fn a_failed_start_is_explained() {
 
 #[test]
 fn without_a_terminal_the_client_points_scripts_to_text_mode() {
-    let output = Command::new(env!("CARGO_BIN_EXE_forkade"))
+    let output = Command::new(env!("CARGO_BIN_EXE_forkade-under-test"))
         .args(["play", "127.0.0.1:1"])
         .stdin(Stdio::null())
         .output()

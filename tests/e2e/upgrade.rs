@@ -37,7 +37,7 @@ impl Upgradable {
         let folder = std::env::temp_dir().join(format!("forkade-upgrade-{}-{number}", std::process::id()));
         fs::create_dir_all(&folder).expect("a folder can be made");
         let program = folder.join("forkade");
-        copy(env!("CARGO_BIN_EXE_forkade"), &program);
+        copy(env!("CARGO_BIN_EXE_forkade-under-test"), &program);
         let mut command_there = Command::new(&program);
         command_there.current_dir(&folder);
         command_there.args(command(arguments).get_args());
@@ -60,7 +60,7 @@ impl Upgradable {
 
     pub(crate) fn install_itself(&self) {
         self.install(|new| {
-            copy(env!("CARGO_BIN_EXE_forkade"), new);
+            copy(env!("CARGO_BIN_EXE_forkade-under-test"), new);
         });
     }
 
@@ -70,7 +70,7 @@ impl Upgradable {
 
     /// Runs `forkade upgrade`.
     pub(crate) fn ask_by_command(&self) -> std::process::Output {
-        Command::new(env!("CARGO_BIN_EXE_forkade"))
+        Command::new(env!("CARGO_BIN_EXE_forkade-under-test"))
             .args(["upgrade", "--console", &self.server.console.to_string()])
             .output()
             .expect("the program can be run")
@@ -203,7 +203,7 @@ fn an_unsuitable_program_is_refused_and_the_old_one_keeps_serving() {
     let upgradable = Upgradable::start(&[]);
     let before = upgradable.pids(None);
     let mut ann = upgradable.server.client("Ann");
-    let own = fs::read(env!("CARGO_BIN_EXE_forkade")).expect("the program can be read");
+    let own = fs::read(env!("CARGO_BIN_EXE_forkade-under-test")).expect("the program can be read");
     let expect_refusal = |what: &str, write: &dyn Fn(&Path), because: &[&str]| {
         upgradable.install(write);
         let reason = upgradable.refusal();
@@ -337,7 +337,7 @@ fn an_upgrade_through_a_symbolic_link_runs_the_program_that_it_leads_to() {
     let versions = Upgradable::start(&[]);
     let (first, second) = (versions.folder.join("v1"), versions.folder.join("v2"));
     for version in [&first, &second] {
-        copy(env!("CARGO_BIN_EXE_forkade"), version);
+        copy(env!("CARGO_BIN_EXE_forkade-under-test"), version);
     }
     let link = versions.folder.join("current");
     let point_to = |version: &str| {
@@ -424,7 +424,7 @@ fn a_configuration_that_cannot_be_read_after_the_check_is_loaded_anew_and_the_se
             *) exec {} serve "$@" ;;
         esac
         "#,
-        env!("CARGO_BIN_EXE_forkade")
+        env!("CARGO_BIN_EXE_forkade-under-test")
     );
     fs::write(upgradable.folder.join("serve"), script).expect("a file can be written");
     upgradable.install(|new| {

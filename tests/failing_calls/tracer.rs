@@ -131,7 +131,7 @@ impl Traced {
         let (stdout, output) = io::pipe().map_err(TraceError::Pipe)?;
         let (stderr, errors) = io::pipe().map_err(TraceError::Pipe)?;
         let filter = filter();
-        let mut command = Command::new(env!("CARGO_BIN_EXE_forkade"));
+        let mut command = Command::new(env!("CARGO_BIN_EXE_forkade-under-test"));
         command
             .args(["serve", "--listen", "127.0.0.1:0", "--console", "127.0.0.1:0"])
             .args(arguments)

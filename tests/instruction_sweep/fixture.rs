@@ -228,7 +228,8 @@ impl Fixture {
     /// The subject's handler dies at the instruction after which the condition holds.
     pub(crate) fn dies_when(&mut self, act: Act, condition: impl Fn() -> bool) {
         let subject = self.subject_doing(act, true);
-        let mut stepper = Stepper::start(|| subject.prepare(self.world)).expect("a child to step through");
+        let mut stepper = Stepper::start(self.world.memory, || subject.prepare(self.world))
+            .expect("a child to step through");
         while !condition() {
             assert!(
                 stepper.step().expect("a step"),

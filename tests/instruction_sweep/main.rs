@@ -1,7 +1,8 @@
 //! The instruction sweep: a process is killed after every single instruction of every kind of operation.
 //!
-//! A real kill would need a process for each instruction. Instead, a child is single-stepped through the
-//! operation with ptrace. Whenever an instruction has changed the shared memory, the memory is copied, the
+//! A real kill would need a process for each instruction. Instead, a child is stopped with ptrace after each instruction
+//! that stores into the shared memory; a death between two of them leaves the same memory. Whenever an instruction has
+//! changed it, the memory is copied, the
 //! copy's locks are marked as the kernel marks those of a dead owner, and the server's own recovery code runs
 //! on the copy. Then
 //!
@@ -13,15 +14,14 @@
 //!   noted in its own records;
 //! - when it continues and repeats the step, it reaches the same final state as without the death: nothing is
 //!   lost, nothing is done twice;
-//!
 //! - if no handler takes over, the ticker's sweeps free everything that the connection held.
 //!
 //! Recovery is swept in the same way. From the state just before each commit, when the journal is fullest, a
-//! successor is stepped through the rollback; from states between transactions it is stepped through the rest
+//! successor is stopped after each store of the rollback; from states between transactions, of the rest
 //! of the operation, too. It may die in turn at every instruction.
 //!
-//! The code under test is optimised, as in the product: the development profile optimises, and with
-//! `--release` it is the product's own. An argument selects operations by a part of their name:
+//! The code under test is optimised: the development profile optimises, and with `--release` it is linked as in
+//! the product. An argument selects operations by a part of their name:
 //!
 //! ```text
 //! cargo test --release --test instruction_sweep -- resume
@@ -100,9 +100,9 @@ const SABOTAGES: &[Sabotage] = &[];
 #[derive(Default)]
 struct Row {
     done: u64,
-    instructions: u64,
+    stores: u64,
     states: u64,
-    recovery_instructions: u64,
+    recovery_stores: u64,
     recovery_states: u64,
     violations: u64,
     /// By mutant: number of reported violations.
@@ -159,8 +159,8 @@ fn proof_is_required() -> bool {
     std::env::var_os("REQUIRE_PTRACE").is_some_and(|value| !value.is_empty() && value != "0")
 }
 
-/// An instruction that copies or fills a range is stepped through once for each byte. This makes the C
-/// library use other instructions: their buffers are not shared, and the sweep takes a quarter of the time.
+/// An instruction that copies or fills a range is stopped once for each byte. This makes the C library use other
+/// instructions, which store several bytes at once.
 fn without_repeated_instructions() {
     const TUNABLES: &str = "GLIBC_TUNABLES";
     if std::env::var_os(TUNABLES).is_some() {
@@ -210,7 +210,7 @@ fn examine(operation: &Operation) -> Result<Row, StepError> {
     report(operation, "", &found);
     let mut row = Row {
         done: 1,
-        instructions: found.instructions,
+        stores: found.stores,
         states: found.states,
         ..Row::default()
     };
@@ -218,7 +218,7 @@ fn examine(operation: &Operation) -> Result<Row, StepError> {
     for (committed, undecided) in found.undecided.into_iter().enumerate() {
         let found = sweep_recovery(&subject, undecided, operation.states - committed, committed == 0)?;
         report(operation, ", in recovery", &found);
-        row.recovery_instructions += found.instructions;
+        row.recovery_stores += found.stores;
         row.recovery_states += found.states;
         row.violations += found.violations.len() as u64;
     }
@@ -247,18 +247,18 @@ impl Row {
     fn numbers(&self) -> [u64; COLUMNS] {
         let Self {
             done,
-            instructions,
+            stores,
             states,
-            recovery_instructions,
+            recovery_stores,
             recovery_states,
             violations,
             caught,
         } = *self;
         [
             done,
-            instructions,
+            stores,
             states,
-            recovery_instructions,
+            recovery_stores,
             recovery_states,
             violations,
             caught[0],
@@ -275,9 +275,9 @@ impl Row {
     fn load(cells: &[AtomicU64; COLUMNS]) -> Self {
         let [
             done,
-            instructions,
+            stores,
             states,
-            recovery_instructions,
+            recovery_stores,
             recovery_states,
             violations,
             first,
@@ -286,9 +286,9 @@ impl Row {
         let caught = [first, second];
         Self {
             done,
-            instructions,
+            stores,
             states,
-            recovery_instructions,
+            recovery_stores,
             recovery_states,
             violations,
             caught,
@@ -298,7 +298,7 @@ impl Row {
 
 fn show(selected: &[&Operation], rows: &[Row]) {
     print!(
-        "\n{:58} transactions  instructions  states  recovery: instructions  states  violations",
+        "\n{:58} transactions  stores  states  recovery: stores  states  violations",
         "operation"
     );
     for sabotage in SABOTAGES {
@@ -310,9 +310,9 @@ fn show(selected: &[&Operation], rows: &[Row]) {
     for (operation, row) in selected.iter().zip(rows) {
         show_row(operation.name, operation.states - 1, row);
         transactions += operation.states - 1;
-        total.instructions += row.instructions;
+        total.stores += row.stores;
         total.states += row.states;
-        total.recovery_instructions += row.recovery_instructions;
+        total.recovery_stores += row.recovery_stores;
         total.recovery_states += row.recovery_states;
         total.violations += row.violations;
         for (sum, caught) in total.caught.iter_mut().zip(row.caught) {
@@ -324,16 +324,16 @@ fn show(selected: &[&Operation], rows: &[Row]) {
 
 fn show_row(name: &str, transactions: usize, row: &Row) {
     let Row {
-        instructions,
+        stores,
         states,
-        recovery_instructions,
+        recovery_stores,
         recovery_states,
         violations,
         caught,
         ..
     } = row;
     print!(
-        "{name:58} {transactions:12}  {instructions:12}  {states:6}  {recovery_instructions:22}  {recovery_states:6}  {violations:10}"
+        "{name:58} {transactions:12}  {stores:6}  {states:6}  {recovery_stores:16}  {recovery_states:6}  {violations:10}"
     );
     for (sabotage, caught) in SABOTAGES.iter().zip(caught) {
         print!("  {caught:width$}", width = sabotage.name.len());

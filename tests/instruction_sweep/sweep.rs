@@ -1,4 +1,4 @@
-//! One sweep: a process is stopped after every instruction of an operation, and its death there is tried.
+//! One sweep: a process is stopped after every store of an operation into the shared memory, and its death there is tried.
 
 use std::ops::{Range, RangeInclusive};
 use std::rc::Rc;
@@ -22,8 +22,8 @@ pub(crate) const CAPACITY: Capacity = Capacity {
     keepers: 1,
 };
 
-/// Steps between two checks of the pages that must not change.
-const INSTRUCTIONS_PER_FULL_LOOK: u64 = 4096;
+/// Stores between two checks of the pages that must not change.
+const STORES_PER_FULL_LOOK: u64 = 64;
 
 /// The step that is swept.
 pub(crate) enum Act {
@@ -94,8 +94,8 @@ impl Subject {
 /// The findings of a sweep.
 #[derive(Default)]
 pub(crate) struct Findings {
-    /// Instructions that were stepped through.
-    pub(crate) instructions: u64,
+    /// Instructions that stored into the memory.
+    pub(crate) stores: u64,
     /// States in which a death was tried: the first, and those after instructions that changed the memory.
     pub(crate) states: u64,
     pub(crate) violations: Vec<String>,
@@ -118,7 +118,7 @@ pub(crate) fn sweep(
     let checker = RecoveryChecker::new(subject);
     let undisturbed = checker.undisturbed();
     let (shadow, before) = (new_memory().mapping, new_memory().mapping);
-    let mut stepper = Stepper::start(|| {
+    let mut stepper = Stepper::start(subject.world.memory, || {
         sabotage();
         subject.prepare(subject.world)
     })?;
@@ -131,8 +131,8 @@ pub(crate) fn sweep(
         *expected.end(),
     );
     while stepper.step()? {
-        findings.instructions += 1;
-        if findings.instructions % INSTRUCTIONS_PER_FULL_LOOK == 0 {
+        findings.stores += 1;
+        if findings.stores % STORES_PER_FULL_LOOK == 0 {
             checker.expect_no_change_beyond(&undisturbed.pages, live, shadow);
         }
         let has_changed = |page: &&Range<usize>| !are_equal(shadow, live, page);
@@ -220,7 +220,7 @@ impl Findings {
     /// state.
     fn enter(&mut self, examined: &Examined, seen: &mut Vec<Picture>, pictures_max: usize) -> bool {
         self.states += 1;
-        let place = format!("after instruction {}", self.instructions);
+        let place = format!("after store {}", self.stores);
         self.violations
             .extend(examined.faults.iter().map(|fault| format!("{place}: {fault}")));
         let Some(last) = seen.last() else {

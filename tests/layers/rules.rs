@@ -50,7 +50,7 @@ struct File {
 impl Crate {
     /// All source files: their paths from the crate's folder, and their text.
     pub(crate) fn read_files(&self) -> Vec<(String, String)> {
-        let folder = FilePath::new(env!("CARGO_MANIFEST_DIR")).join(self.folder);
+        let folder = FilePath::new(concat!(env!("CARGO_MANIFEST_DIR"), "/..")).join(self.folder);
         let mut files = Vec::new();
         let mut folders = vec![folder.clone()];
         while let Some(next) = folders.pop() {
