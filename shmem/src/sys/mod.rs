@@ -15,3 +15,4 @@ pub mod shared_io;
 pub mod signals;
 pub mod sockets;
 pub mod tcp_progress;
+pub mod timer;
