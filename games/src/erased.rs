@@ -14,7 +14,7 @@ use thiserror::Error;
 
 use crate::limits::{ACTION_BYTES_MAX, GAME_STATE_BYTES_MAX, GAME_VIEW_BYTES_MAX, SEATS_MAX};
 use crate::panics::{Panic, catch_panic};
-use crate::{ErasedOutbox, Game, Outbox, OutboxError, Rejection, Start, Viewer};
+use crate::{ErasedOutbox, Game, MissedTicks, Outbox, OutboxError, Rejection, Start, Viewer};
 
 /// The result of a call.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -93,6 +93,32 @@ pub enum GameError {
         /// How long it took, in milliseconds.
         took_ms: u64,
     },
+    /// Calls took too long several times. The room is ticked less often from now on.
+    #[error("{overruns} of the last {calls} calls of {game} took too long: the room is ticked less often")]
+    Slowed {
+        /// The game's name.
+        game: &'static str,
+        /// Calls that took too long.
+        overruns: u32,
+        /// The calls among which they are.
+        calls: u32,
+    },
+    /// Calls took too long again and again. The match is abandoned.
+    #[error(
+        "{overruns} of the last {calls} calls of {game} took too long, the last one ({call}) {took_ms} ms"
+    )]
+    AlwaysSlow {
+        /// The game's name.
+        game: &'static str,
+        /// The method that was called last.
+        call: &'static str,
+        /// How long that took, in milliseconds.
+        took_ms: u64,
+        /// Calls that took too long.
+        overruns: u32,
+        /// The calls among which they are.
+        calls: u32,
+    },
 }
 
 impl Step {
@@ -153,6 +179,9 @@ pub trait AnyGame: Send + Sync {
 
     /// [`Game::TICKS_PER_SECOND`].
     fn ticks_per_second(&self) -> u16;
+
+    /// [`Game::MISSED_TICKS`].
+    fn missed_ticks(&self) -> MissedTicks;
 
     /// [`Game::START`].
     fn start_rule(&self) -> Start;
@@ -337,6 +366,10 @@ impl<G: Game> AnyGame for Erased<G> {
 
     fn ticks_per_second(&self) -> u16 {
         G::TICKS_PER_SECOND
+    }
+
+    fn missed_ticks(&self) -> MissedTicks {
+        G::MISSED_TICKS
     }
 
     fn start_rule(&self) -> Start {

@@ -98,8 +98,12 @@ pub trait Game: Serialize + DeserializeOwned + 'static {
     const NAME: &'static str;
     /// The numbers of seats that a room can have, from 1 to [`SEATS_MAX`](crate::limits::SEATS_MAX).
     const SEATS: RangeInclusive<u8>;
-    /// Calls of [`tick`](Game::tick) per second; 0 for a game that changes by actions alone.
+    /// Calls of [`tick`](Game::tick) per second, up to [`TICKS_PER_SECOND_MAX`](crate::limits::TICKS_PER_SECOND_MAX); 0
+    /// for a game that changes by actions alone. Tick number *k* is due exactly *k* / `TICKS_PER_SECOND` seconds after
+    /// the match began.
     const TICKS_PER_SECOND: u16;
+    /// What happens to ticks whose time passed while the room could not be ticked.
+    const MISSED_TICKS: MissedTicks = MissedTicks::Skip;
     /// When a match begins.
     const START: Start;
     /// The version of the encoded state. Increase it whenever this program cannot decode the states of the version
@@ -125,6 +129,9 @@ pub trait Game: Serialize + DeserializeOwned + 'static {
     -> Result<(), Rejection>;
 
     /// `1 / TICKS_PER_SECOND` of a second has passed. The default does nothing.
+    ///
+    /// A tick may take half of that time, and a tenth of a second at most. One that takes longer is logged. If that
+    /// happens again and again, the room is ticked less often, and at last the match is abandoned.
     fn tick(&mut self, _out: &mut Outbox<Self::Event>) {}
 
     /// The player in `seat` has left for good while the match runs. (A lost connection does not call this: the seat is
@@ -208,6 +215,30 @@ pub enum Start {
     WhenSeatsReady,
     /// When the room is created. A player who takes a seat later joins the running match.
     AtOnce,
+}
+
+/// What happens to ticks whose time has passed when the room is ticked again: the tick before took too long, or the
+/// machine was busy. Later ticks are due at their usual times in any case.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MissedTicks {
+    /// They are left out: for the match, that time has not passed.
+    Skip,
+    /// They are made up for, one call right after another: the match keeps to the wall clock.
+    CatchUp {
+        /// Most ticks that are made up for, up to [`CATCH_UP_TICKS_MAX`](crate::limits::CATCH_UP_TICKS_MAX). Those
+        /// missed before them are left out.
+        at_most: u16,
+    },
+}
+
+impl MissedTicks {
+    /// Most missed ticks that are made up for.
+    pub const fn made_up_for(self) -> u16 {
+        match self {
+            Self::Skip => 0,
+            Self::CatchUp { at_most } => at_most,
+        }
+    }
 }
 
 /// Who sees a view.

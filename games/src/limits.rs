@@ -14,6 +14,13 @@ pub const GAME_OPTIONS_BYTES_MAX: usize = 64;
 /// A game's encoded state. A room has two slots of this size.
 pub const GAME_STATE_BYTES_MAX: usize = 8 * 1024;
 
+/// Ticks per second of a game. Ten times as many as players of most real-time games notice; a tick costs tens of
+/// microseconds, so a hundred such rooms take a fifth of a processor.
+pub const TICKS_PER_SECOND_MAX: u16 = 100;
+
+/// Ticks that a game can have made up for at once, after its room was not ticked for a while.
+pub const CATCH_UP_TICKS_MAX: u16 = 100;
+
 /// An encoded view of a match.
 pub const GAME_VIEW_BYTES_MAX: usize = 4 * 1024;
 

@@ -6,7 +6,7 @@ use forkade_protocol::GameInfo;
 use thiserror::Error;
 
 use crate::erased::Erased;
-use crate::limits::{GAMES_MAX, SEATS_MAX};
+use crate::limits::{CATCH_UP_TICKS_MAX, GAMES_MAX, SEATS_MAX, TICKS_PER_SECOND_MAX};
 use crate::{AnyGame, Game, Program};
 use forkade_protocol::limits::GAME_NAME_BYTES_MAX;
 
@@ -54,7 +54,8 @@ impl Games {
         Self::default()
     }
 
-    /// Adds a game. The compiler rejects a [name](Game::NAME) or [number of seats](Game::SEATS) that is not valid:
+    /// Adds a game. The compiler rejects a [name](Game::NAME), [number of seats](Game::SEATS), [rate of
+    /// ticks](Game::TICKS_PER_SECOND) or [number of ticks to make up for](Game::MISSED_TICKS) that is not valid:
     ///
     /// ```compile_fail,E0080
     /// # use forkade::games::*;
@@ -78,6 +79,28 @@ impl Games {
     /// # }
     /// ```
     ///
+    /// ```compile_fail,E0080
+    /// # use forkade::games::*;
+    /// # use std::ops::RangeInclusive;
+    /// # #[derive(serde::Serialize, serde::Deserialize)] struct TooFast;
+    /// # impl Game for TooFast {
+    /// #     type Options = (); type Action = (); type Event = (); type View = ();
+    /// #     const NAME: &'static str = "too-fast";
+    /// #     const SEATS: RangeInclusive<u8> = 1..=2;
+    /// const TICKS_PER_SECOND: u16 = limits::TICKS_PER_SECOND_MAX + 1;
+    /// #     const START: Start = Start::AtOnce;
+    /// #     fn new(_: (), _: u8, _: u64) -> Result<Self, Rejection> { Ok(TooFast) }
+    /// #     fn act(&mut self, _: u8, _: (), _: &mut Outbox<()>) -> Result<(), Rejection> { Ok(()) }
+    /// #     fn view(&self, _: Viewer) {}
+    /// #     fn outcome(&self) -> Option<Outcome> { None }
+    /// #     fn parse_action(_: &str) -> Result<(), Rejection> { Ok(()) }
+    /// #     fn draw(_: &()) -> String { String::new() }
+    /// # }
+    /// # fn main() {
+    /// Games::new().add::<TooFast>();
+    /// # }
+    /// ```
+    ///
     /// # Errors
     ///
     /// [`GamesError`]; the list does not change.
@@ -94,6 +117,14 @@ impl Games {
             assert!(
                 *G::SEATS.end() <= SEATS_MAX,
                 "Game::SEATS: at most limits::SEATS_MAX"
+            );
+            assert!(
+                G::TICKS_PER_SECOND <= TICKS_PER_SECOND_MAX,
+                "Game::TICKS_PER_SECOND: at most limits::TICKS_PER_SECOND_MAX"
+            );
+            assert!(
+                G::MISSED_TICKS.made_up_for() <= CATCH_UP_TICKS_MAX,
+                "Game::MISSED_TICKS: at most limits::CATCH_UP_TICKS_MAX"
             );
         }
         if self.find(G::NAME).is_some() {
