@@ -54,8 +54,17 @@ pub const SPARES_SHRINK_AFTER_MS: u64 = 5000;
 /// Keepers. Their slots lie in the header of the shared memory.
 pub const KEEPERS_MAX: usize = 128;
 
-/// Processes that the supervisor forks: keepers, listener, ticker, and roles to come.
-pub const ROLES_MAX: usize = KEEPERS_MAX + 8;
+/// Fewest tickers: while a room's game keeps one, another one serves all other rooms.
+pub const TICKERS_MIN: usize = 2;
+
+/// Most tickers. Each looks at all rooms.
+pub const TICKERS_MAX: usize = 8;
+
+/// Tickers without a setting: one per core, but not more than this.
+pub const TICKERS_AUTOMATIC_MAX: u32 = 4;
+
+/// Processes that the supervisor forks: keepers, tickers, listener, and roles to come.
+pub const ROLES_MAX: usize = KEEPERS_MAX + TICKERS_MAX + 8;
 
 /// Console connections. One more takes the place of the one that was idle the longest.
 pub const CONSOLE_CONNECTIONS_MAX: usize = 16;
@@ -477,8 +486,46 @@ pub const KEEPER_HANDOFF_TIMEOUT_MS: u64 = TERMINATE_TIMEOUT_MS / 2;
 /// How soon it retries to transfer connections when the channel to the next keeper is full.
 pub const TRANSFER_RETRY_MS: u64 = 5;
 
-/// The ticker's interval: it checks timers of rooms and unannounced logs.
+/// How often a ticker looks for rooms with timers, and the first one for unannounced logs. A match that begins between
+/// two looks has its first tick later than the second: its period is not shorter.
 pub const TICK_MS: u64 = 10;
+
+const _: () = assert!(TICK_MS * TICKS_PER_SECOND_MAX as u64 <= 1000);
+
+/// How often a ticker looks for rooms with timers as long as none is due within this time.
+pub const TICK_IDLE_MS: u64 = 100;
+
+/// Lateness of a room's timer after which any ticker runs it, in microseconds: its own ticker is dead, or busy. More
+/// than a process usually waits for a processor, and little against any period.
+pub const TICK_STEAL_AFTER_US: u64 = 2000;
+
+/// How soon a ticker tries a room again whose lock another process held, in microseconds.
+pub const TICK_RETRY_US: u64 = 1000;
+
+/// Time for which a room waits for the successor of a ticker that died in its game, before another ticker decides.
+pub const TICK_MARK_TIMEOUT_MS: u64 = 100;
+
+/// Time that a call of a game by a ticker may take, in microseconds, unless half of the game's period is less. Players
+/// notice a pause of a tenth of a second.
+pub const TICK_BUDGET_US_MAX: u64 = 100_000;
+
+/// Calls by tickers over which a room's overruns are counted.
+pub const TICK_CALLS_PER_WINDOW: u32 = 100;
+
+/// Calls in a window that take too long, after which the room is slowed: one or two happen to a good game, too.
+pub const TICK_OVERRUNS_SLOWED: u32 = 3;
+
+/// Calls in a window that take too long, after which the match is abandoned.
+pub const TICK_OVERRUNS_ABANDONED: u32 = 10;
+
+/// The period of a slowed room, in periods of its game.
+pub const TICK_SLOWED_PERIODS: u64 = 4;
+
+/// A tick that comes later than this is counted as late, in microseconds.
+pub const TICK_LATE_US: u64 = 10_000;
+
+/// Time whose ticks are counted together, in microseconds: figures about the last minute consist of seven such parts.
+pub const TICK_FIGURES_SLICE_US: u64 = 10_000_000;
 
 /// How often the ticker checks what changes slowly: graces, closed rooms, orphaned connections.
 pub const EXPIRY_INTERVAL_MS: u64 = 100;

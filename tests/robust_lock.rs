@@ -195,7 +195,7 @@ fn add_one<'h>(attachment: &'h mut Attachment, room: &'static RoomRecord, number
         Seat::of(PlayerRef::from_id(count), Name::EMPTY),
     );
     tx.set(&room.ready, sum);
-    tx.set(&room.next_tick_at_ms, sum);
+    tx.set(&room.next_tick_at_us, sum);
     tx
 }
 
@@ -206,7 +206,7 @@ fn counts(attachment: &mut Attachment, room: &'static RoomRecord) -> [u64; WORKE
     let sums = [
         tx.get(&room.connected),
         tx.get(&room.ready),
-        tx.get(&room.next_tick_at_ms),
+        tx.get(&room.next_tick_at_us),
     ];
     assert_eq!(
         sums,

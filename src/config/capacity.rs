@@ -17,10 +17,10 @@ pub struct Requirements {
     /// Open files of a keeper: one per connection, for a moment once more as many as one handler serves, one per
     /// handler (the channel to it, or for an adopted handler the descriptor that reports its exit), and its own.
     pub keeper_open_files: u64,
-    /// Open files of supervisor and ticker: one doorbell per room and their own.
+    /// Open files of the supervisor and of a ticker: one doorbell per room and their own.
     pub ticker_open_files: u64,
     /// Processes: the handlers (with all their places used except those reserved for moves), the spare handlers, the
-    /// keepers, supervisor, listener and ticker.
+    /// keepers, the tickers, supervisor and listener.
     pub processes: u64,
     /// Memory: the handlers, the connections and the shared mapping.
     pub memory_bytes: u64,
@@ -46,7 +46,7 @@ impl Requirements {
                 + spares
                 + OPEN_FILES_BASE,
             ticker_open_files: u64::from(config.rooms_max) + OPEN_FILES_BASE,
-            processes: handlers + (spares + 1) * keepers + 3,
+            processes: handlers + (spares + 1) * keepers + u64::from(config.tickers) + 2,
             memory_bytes: (handlers + spares * keepers) * MEMORY_PER_HANDLER_BYTES
                 + connections * MEMORY_PER_CONNECTION_BYTES
                 + mapping_bytes,

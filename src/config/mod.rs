@@ -26,7 +26,8 @@ use crate::limits::{
     HEARTBEAT_TIMEOUT_MS_DEFAULT, KEEPERS_MAX, LOBBY_FANOUT_DEFAULT, PLAYERS_MAX_DEFAULT,
     READER_WAIT_MS_DEFAULT, REQUESTS_BURST_DEFAULT, REQUESTS_PER_MINUTE_DEFAULT, ROOM_FANOUT_DEFAULT,
     ROOMS_MAX_DEFAULT, SEAT_GRACE_MS_DEFAULT, SEAT_RESERVATION_MS_DEFAULT, SEND_BUFFER_BYTES_DEFAULT,
-    SERVER_FANOUT_DEFAULT, TEXT_IDLE_TIMEOUT_MS_DEFAULT, WATCHDOG_CPU_MS_DEFAULT,
+    SERVER_FANOUT_DEFAULT, TEXT_IDLE_TIMEOUT_MS_DEFAULT, TICKERS_AUTOMATIC_MAX, TICKERS_MIN,
+    WATCHDOG_CPU_MS_DEFAULT,
 };
 
 pub use crate::config::settings::{SETTINGS, Setting};
@@ -54,6 +55,8 @@ pub struct Config {
     pub connections_max: u32,
     /// Number of keeper processes.
     pub keepers: u32,
+    /// Number of ticker processes.
+    pub tickers: u32,
     /// Most clients that one handler serves at once: the isolation dial.
     pub clients_per_handler: u32,
     /// Most clients that one handler serves before it ends.
@@ -150,6 +153,7 @@ impl Default for Config {
             rooms_max: ROOMS_MAX_DEFAULT,
             connections_max: AUTOMATIC,
             keepers: AUTOMATIC,
+            tickers: AUTOMATIC,
             clients_per_handler: 1,
             handler_life: AUTOMATIC,
             spare_handlers: Span { min: 0, max: 0 },
@@ -190,6 +194,9 @@ impl Config {
             // keeper.
             let at_once = if self.clients_per_handler == 1 { cores } else { 1 };
             self.keepers = self.keepers_min().max(at_once).min(number(KEEPERS_MAX));
+        }
+        if self.tickers == AUTOMATIC {
+            self.tickers = cores.clamp(number(TICKERS_MIN), TICKERS_AUTOMATIC_MAX);
         }
         if self.handler_life == AUTOMATIC {
             self.handler_life = self.clients_per_handler;

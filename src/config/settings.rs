@@ -9,7 +9,7 @@ use log::LevelFilter;
 use crate::config::{AUTOMATIC, Config, ReservedNames, Span, sources};
 use crate::limits::{
     CLIENTS_PER_HANDLER_MAX, CONNECTIONS_PER_KEEPER_MAX, KEEPERS_MAX, PLAYERS_OR_ROOMS_MAX,
-    RESERVED_NAMES_MAX, SPARE_HANDLERS_MAX, UNIX_PATH_BYTES_MAX,
+    RESERVED_NAMES_MAX, SPARE_HANDLERS_MAX, TICKERS_MAX, TICKERS_MIN, UNIX_PATH_BYTES_MAX,
 };
 
 /// One setting.
@@ -42,7 +42,7 @@ const DAY_MS: u32 = 86_400_000;
 const HOUR_MS: u32 = 3_600_000;
 
 /// All settings.
-pub const SETTINGS: [Setting; 33] = [
+pub const SETTINGS: [Setting; 34] = [
     Setting {
         flag: "listen",
         value_name: "IP:PORT",
@@ -93,6 +93,15 @@ pub const SETTINGS: [Setting; 33] = [
         value_name: "NUMBER|auto",
         help: "Keeper processes, with 1000 connections each at most; `auto`: one per core, or more if needed",
         kind: ValueKind::NumberOrAutomatic(|config| &mut config.keepers, 1..=number(KEEPERS_MAX)),
+    },
+    Setting {
+        flag: "tickers",
+        value_name: "NUMBER|auto",
+        help: "Processes that run what happens by time, in any room; `auto`: one per core, 2 to 4",
+        kind: ValueKind::NumberOrAutomatic(
+            |config| &mut config.tickers,
+            number(TICKERS_MIN)..=number(TICKERS_MAX),
+        ),
     },
     Setting {
         flag: "clients-per-handler",

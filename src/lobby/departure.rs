@@ -108,7 +108,7 @@ fn leave_current_room(state: &mut StateHandle, player: PlayerRef, room: RoomRef,
     let memory = state.memory;
     let record = memory.players.at(player.index());
     let mut tx = state.attachment.begin(memory.rooms.at(room.index()));
-    let _running_mark = mark_game_running(memory, state.tracks_running_game, room);
+    let _running_mark = mark_game_running(state.running_mark, room);
     let removed = remove_member(
         &mut tx,
         &mut GameCalls {

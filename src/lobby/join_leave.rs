@@ -149,7 +149,7 @@ pub fn create_room(session: &mut Session<'_>, request: u32, new_room: &NewRoom<'
     tx.set(&record.connected, 1);
     tx.set(&record.ready, 0);
     tx.set(&record.match_seats, 0);
-    tx.set(&record.next_tick_at_ms, u64::MAX);
+    tx.set(&record.next_tick_at_us, u64::MAX);
     tx.set(&record.name, name);
     tx.set(&record.seats[0], Seat::of(player, clean_player_name));
     record.log.reset(&mut tx);

@@ -4,18 +4,24 @@
 //! transaction. If the game fails or panics, the transaction is rolled back and the request is rejected. If the process
 //! dies, a transaction that has not committed is rolled back, and the next handler handles the frame again.
 
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
 use forkade_games::{AnyGame, ErasedOutbox, GameError, Games, Start, Step};
 use forkade_protocol::{Outcome, Phase as MatchPhase, RejectCode, RoomEvent};
 use shmem::mutants::Mutant;
-use shmem::sys::clock::{last_tick_ms, now_ms};
+use shmem::sys::clock::last_tick_ms;
 
-use crate::limits::GAME_CALL_REPORTED_MS;
+use crate::limits::{GAME_CALL_REPORTED_MS, TICK_SLOWED_PERIODS};
 use crate::lobby::delivery::Events;
 use crate::lobby::join_leave::{self, random_seed};
 use crate::lobby::reservations;
+use crate::lobby::tick_budget::{CallTime, CallTimer, Verdict, budget_us, enter_call};
+use crate::lobby::tick_schedule::TickSchedule;
 use crate::lobby::turns::{self, start_turn_clock, update_turn_clock};
 use crate::session::Session;
 use crate::session::rejection::Rejection;
+use crate::state::budget::now_us;
 use crate::state::buffers;
 use crate::state::handle::StateHandle;
 use crate::state::header::Header;
@@ -125,34 +131,60 @@ fn set_ready(
     })
 }
 
-/// Runs the room's timers that are due at `now_ms`: reservations, turn clock, tick; each in a transaction of its own.
-/// Returns whether any was due.
-///
-/// # Errors
-///
-/// If the game fails; the match is then abandoned.
-pub fn run_room_timers(state: &mut StateHandle, index: u32, now_ms: u64) -> Result<bool, Rejection> {
-    let expired = reservations::expire_reservations(state, index, now_ms)?;
-    let timed_out = turns::run_turn_timer(state, index, now_ms)?;
-    Ok(tick(state, index, now_ms)? || timed_out || expired)
+/// What became of a room's timers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RoomTimers {
+    /// Another process holds the room's lock: nobody waits for it, and the timers are to be tried again.
+    Busy,
+    /// None was due.
+    NotDue,
+    /// What was due has happened.
+    Done,
 }
 
-/// Ticks the room's game, if it is due at `now_ms`. Returns whether it was.
+impl RoomTimers {
+    fn and(self, next: Self) -> Self {
+        match (self, next) {
+            (Self::Busy, _) | (_, Self::Busy) => Self::Busy,
+            (Self::NotDue, next) => next,
+            (Self::Done, _) => Self::Done,
+        }
+    }
+}
+
+/// Runs the room's timers that are due at `now_us`: reservations, turn clock, tick; each in a transaction of its own.
+/// Waits for no lock.
 ///
 /// # Errors
 ///
-/// If the game fails; the match is then abandoned.
-pub fn tick(state: &mut StateHandle, index: u32, now_ms: u64) -> Result<bool, Rejection> {
-    let mut tx = state.attachment.begin(state.memory.rooms.at(index));
+/// If the game fails, or takes too long again and again; the match is then abandoned.
+pub fn run_room_timers(state: &mut StateHandle, index: u32, now_us: u64) -> Result<RoomTimers, Rejection> {
+    let expired = reservations::expire_reservations(state, index, now_us / 1000)?;
+    let timed_out = turns::run_turn_timer(state, index, now_us / 1000)?;
+    Ok(expired.and(timed_out).and(tick(state, index, now_us)?))
+}
+
+/// Ticks the room's game, if it is due at `now_us`.
+///
+/// # Errors
+///
+/// If the game fails, or takes too long again and again; the match is then abandoned.
+pub fn tick(state: &mut StateHandle, index: u32, now_us: u64) -> Result<RoomTimers, Rejection> {
+    let (header, room_record) = (state.memory.header, state.memory.rooms.at(index));
+    let Some(mut tx) = state.attachment.try_begin(room_record, Duration::ZERO) else {
+        return Ok(RoomTimers::Busy);
+    };
     let record = tx.record();
     let playing = phase_of(tx.get(&record.phase)) == MatchPhase::Playing;
-    let due = tx.get(&record.next_tick_at_ms);
+    let due_us = tx.get(&record.next_tick_at_us);
     let open = tx.get(&record.life) == RoomLife::OPEN.raw();
-    if !open || !playing || due > now_ms {
-        return Ok(false);
+    if !open || !playing || due_us > now_us {
+        return Ok(RoomTimers::NotDue);
     }
     let room = RoomRef::new(index, tx.get(&record.generation));
-    let running_mark = mark_game_running(state.memory, state.tracks_running_game, room);
+    let running_mark = mark_game_running(state.running_mark, room);
+    let budget_us = budget_us(game_of(&tx, state.games));
+    let timer = CallTimer::start();
     let ticked = call_game(
         &mut tx,
         state.games,
@@ -160,19 +192,42 @@ pub fn tick(state: &mut StateHandle, index: u32, now_ms: u64) -> Result<bool, Re
         None,
         |game, state, out, next| game.tick(state, out, next),
     );
-    if let Err(rejection) = ticked.map_err(Rejection::from).flatten() {
-        drop(tx);
-        abandon_match(state, index)?;
-        return Err(rejection);
-    }
+    let time = timer.stop(budget_us);
+    header.ticks.enter_tick(now_us, now_us - due_us);
+    let ended = end_timer_call(
+        &mut tx,
+        ("tick", ticked),
+        (state.games, header, time),
+        &mut state.faults,
+    );
+    let kept = match ended {
+        Ok(kept) => kept,
+        Err(rejection) => {
+            drop(tx);
+            abandon_match(state, index)?;
+            return Err(rejection);
+        }
+    };
     if phase_of(tx.get(&record.phase)) == MatchPhase::Playing {
-        // Ticks that were missed while no ticker ran are not made up for: the game's time stood still.
-        let period = 1000 / u64::from(game_of(&tx, state.games).ticks_per_second().max(1));
-        tx.set(&record.next_tick_at_ms, (due + period).max(now_ms));
+        let game = game_of(&tx, state.games);
+        let schedule = TickSchedule {
+            from_us: tx.get(&record.ticks_from_us),
+            ticks_per_second: game.ticks_per_second().max(1),
+        };
+        let (made_up_for, stride) = match record.tick_conduct.load(room.generation()).is_slowed {
+            true => (0, TICK_SLOWED_PERIODS),
+            false => (game.missed_ticks().made_up_for(), 1),
+        };
+        let next = schedule.after(due_us, now_us.saturating_add(time.took_us), made_up_for, stride);
+        header
+            .ticks
+            .missed_total
+            .fetch_add(next.missed, Ordering::Relaxed);
+        tx.set(&record.next_tick_at_us, next.due_us);
     }
     tx.commit()?;
     drop(running_mark);
-    Ok(true)
+    kept.map(|()| RoomTimers::Done)
 }
 
 /// Ends the room's match as abandoned, without a call of the game.
@@ -180,6 +235,65 @@ pub(crate) fn abandon_match(state: &mut StateHandle, index: u32) -> Result<(), R
     let mut tx = state.attachment.begin(state.memory.rooms.at(index));
     finish(&mut tx, Outcome::Abandoned)?;
     Ok(tx.commit()?)
+}
+
+/// Decides what follows from a call of the room's game by a ticker: the match is abandoned if the call has failed, or
+/// if such calls take too long again and again. Then the inner result is an error, and the transaction is to be
+/// committed all the same.
+///
+/// # Errors
+///
+/// If the room cannot take what the game gave out; the transaction is not to be committed, and the match to be abandoned.
+/// That is a bug in the server.
+pub(crate) fn end_timer_call(
+    tx: &mut RoomTx<'_>,
+    (call, called): (&'static str, Result<Result<(), Rejection>, GameError>),
+    (games, header, time): (&Games, &Header, CallTime),
+    faults: &mut Vec<GameError>,
+) -> Result<Result<(), Rejection>, Rejection> {
+    let record = tx.record();
+    let (generation, game) = (tx.get(&record.generation), game_of(tx, games).name());
+    let mut conduct = record.tick_conduct.load(generation);
+    let (calls, overruns) = (conduct.calls + 1, conduct.overruns + 1);
+    let verdict = enter_call(&mut conduct, time.is_too_long);
+    record.tick_conduct.store(generation, conduct);
+    let took_ms = time.took_us / 1000;
+    if time.is_too_long {
+        header.ticks.overruns_total.fetch_add(1, Ordering::Relaxed);
+        faults.push(GameError::Slow { game, call, took_ms });
+    }
+    let why = match (called, verdict) {
+        (Ok(applied), Verdict::Abandoned) => {
+            applied?;
+            if phase_of(tx.get(&record.phase)) != MatchPhase::Playing {
+                return Ok(Ok(()));
+            }
+            header.matches_abandoned_total.fetch_add(1, Ordering::Relaxed);
+            GameError::AlwaysSlow {
+                game,
+                call,
+                took_ms,
+                overruns,
+                calls,
+            }
+        }
+        (Ok(applied), verdict) => {
+            applied?;
+            if verdict == Verdict::Slowed {
+                header.ticks.slowed_total.fetch_add(1, Ordering::Relaxed);
+                faults.push(GameError::Slowed {
+                    game,
+                    overruns,
+                    calls,
+                });
+            }
+            return Ok(Ok(()));
+        }
+        // Nothing of a failed call has reached the transaction.
+        (Err(fault), _) => fault,
+    };
+    finish(tx, Outcome::Abandoned)?;
+    Ok(Err(why.into()))
 }
 
 /// Tells the game that a seat became free during the match. If the game fails, or too few players are left for one that
@@ -206,11 +320,17 @@ pub(crate) fn player_left(tx: &mut RoomTx<'_>, calls: &mut GameCalls<'_>, seat: 
 
 /// Sets the time of the first tick of a match that begins now.
 pub(crate) fn schedule_first_tick(tx: &mut RoomTx<'_>, ticks_per_second: u16) {
-    let first = match ticks_per_second {
+    let from_us = now_us();
+    let first_us = match ticks_per_second {
         0 => u64::MAX,
-        rate => now_ms() + 1000 / u64::from(rate),
+        ticks_per_second => TickSchedule {
+            from_us,
+            ticks_per_second,
+        }
+        .due_us(1),
     };
-    tx.set(&tx.record().next_tick_at_ms, first);
+    tx.set(&tx.record().ticks_from_us, from_us);
+    tx.set(&tx.record().next_tick_at_us, first_us);
 }
 
 fn start_if_all_are_ready(tx: &mut RoomTx<'_>, games: &Games, seed: u64) -> Result<(), Rejection> {
@@ -294,7 +414,7 @@ pub(crate) fn finish(tx: &mut RoomTx<'_>, outcome: Outcome) -> Result<(), Reject
     let record = tx.record();
     tx.set(&record.phase, raw_phase(MatchPhase::Finished));
     tx.set(&record.ready, 0);
-    tx.set(&record.next_tick_at_ms, u64::MAX);
+    tx.set(&record.next_tick_at_us, u64::MAX);
     start_turn_clock(tx, None);
     let mut events = Events::begin(tx);
     events.push_to_all(tx, RoomEvent::Finished { outcome })?;

@@ -8,6 +8,7 @@
 //!   passcodes and invite codes;
 //! * [`settings`] and [`ownership`]: what the room's owner decides;
 //! * [`match_play`]: ready, act, tick, end of the match; [`turns`]: the turn clock;
+//!   [`tick_schedule`]: when ticks are due; [`tick_budget`]: how long a ticker's call of a game may take;
 //! * [`delivery`]: from the room's log to the player's output. [`text_delivery`] does it for text mode,
 //!   [`mail_delivery`] for a player's mailbox. [`room_view`] builds snapshots and lines of a list;
 //! * [`chat`]: to a room, to the lobby, to one player (the rate limit is [`rate`](crate::session::rate));
@@ -43,4 +44,6 @@ pub mod sanctions;
 pub mod settings;
 pub(crate) mod text_delivery;
 pub mod text_requests;
+pub(crate) mod tick_budget;
+pub(crate) mod tick_schedule;
 pub mod turns;

@@ -5,6 +5,7 @@
 //! over between them handles the frame again: it finds the seat reserved, and its time starts again.
 
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use forkade_protocol::{RejectCode, Reservation, RoomEvent, RoomId, ServerMessage, text};
 use shmem::sys::clock::now_ms;
@@ -14,6 +15,7 @@ use crate::lobby::chat::admit_line;
 use crate::lobby::delivery::Events;
 use crate::lobby::invites::code_of;
 use crate::lobby::join_leave::{self, RoomContext, first_free_seat};
+use crate::lobby::match_play::RoomTimers;
 use crate::lobby::ownership::unban;
 use crate::lobby::turns::remaining_ms;
 use crate::session::Session;
@@ -148,7 +150,7 @@ fn cancel_reservation(
     Ok(tx.commit()?)
 }
 
-/// Releases the reservations in a room that have expired at `now_ms`. Returns whether there were any.
+/// Releases the reservations in a room that have expired at `now_ms`.
 ///
 /// # Errors
 ///
@@ -157,21 +159,26 @@ pub(crate) fn expire_reservations(
     state: &mut StateHandle,
     index: u32,
     now_ms: u64,
-) -> Result<bool, Rejection> {
-    let mut tx = state.attachment.begin(state.memory.rooms.at(index));
+) -> Result<RoomTimers, Rejection> {
+    let Some(mut tx) = state
+        .attachment
+        .try_begin(state.memory.rooms.at(index), Duration::ZERO)
+    else {
+        return Ok(RoomTimers::Busy);
+    };
     let record = tx.record();
     if tx.get(&record.life) != RoomLife::OPEN.raw() {
-        return Ok(false);
+        return Ok(RoomTimers::NotDue);
     }
     let expired = seats_in(tx.get(&record.reserved))
         .filter(|seat| tx.get(&record.reserved_until_ms[usize::from(*seat)]) <= now_ms)
         .fold(0, |expired, seat| expired | 1 << seat);
     if expired == 0 {
-        return Ok(false);
+        return Ok(RoomTimers::NotDue);
     }
     release_reservations(&mut tx, expired)?;
     tx.commit()?;
-    Ok(true)
+    Ok(RoomTimers::Done)
 }
 
 /// Returns the seat that is reserved for the player.

@@ -5,41 +5,56 @@
 //! the room, under the room's lock. If the ticker dies, its successor finds the same deadline: a turn may end late,
 //! never early.
 
+use std::time::Duration;
+
 use forkade_protocol::{Phase as MatchPhase, RoomEvent, Turn};
 use shmem::sys::clock::now_ms;
 
 use crate::lobby::delivery::Events;
-use crate::lobby::match_play::{self, call_game};
+use crate::lobby::match_play::{self, RoomTimers, call_game, end_timer_call};
+use crate::lobby::tick_budget::{CallTimer, budget_us};
 use crate::session::rejection::Rejection;
 use crate::state::handle::StateHandle;
 use crate::state::layout::RoomRef;
-use crate::state::rooms::{RoomLife, RoomTx, phase_of};
+use crate::state::rooms::{RoomLife, RoomTx, game_of, phase_of};
 use crate::state::running_game::mark_game_running;
 
 /// Value of a room's `turn_seat` while no clock is running.
 pub(crate) const NO_TURN: u32 = u32::MAX;
 
-/// Ends the turn, if the room's clock has run out at `now_ms`. Returns whether it had.
+/// Ends the turn, if the room's clock has run out at `now_ms`.
 ///
 /// # Errors
 ///
-/// If the game fails; the match is then abandoned.
-pub(crate) fn run_turn_timer(state: &mut StateHandle, index: u32, now_ms: u64) -> Result<bool, Rejection> {
-    let mut tx = state.attachment.begin(state.memory.rooms.at(index));
+/// If the game fails, or takes too long again and again; the match is then abandoned.
+pub(crate) fn run_turn_timer(
+    state: &mut StateHandle,
+    index: u32,
+    now_ms: u64,
+) -> Result<RoomTimers, Rejection> {
+    let header = state.memory.header;
+    let Some(mut tx) = state
+        .attachment
+        .try_begin(state.memory.rooms.at(index), Duration::ZERO)
+    else {
+        return Ok(RoomTimers::Busy);
+    };
     let record = tx.record();
     let playing = phase_of(tx.get(&record.phase)) == MatchPhase::Playing;
     let open = tx.get(&record.life) == RoomLife::OPEN.raw();
     let Some(seat) = seat_to_move(&tx).filter(|_| open && playing) else {
-        return Ok(false);
+        return Ok(RoomTimers::NotDue);
     };
     if tx.get(&record.turn_ends_at_ms) > now_ms {
-        return Ok(false);
+        return Ok(RoomTimers::NotDue);
     }
     let mut events = Events::begin(&mut tx);
     events.push_to_all(&mut tx, RoomEvent::TurnTimedOut { seat })?;
     events.finish(&mut tx);
     let room = RoomRef::new(index, tx.get(&record.generation));
-    let running_mark = mark_game_running(state.memory, state.tracks_running_game, room);
+    let running_mark = mark_game_running(state.running_mark, room);
+    let budget_us = budget_us(game_of(&tx, state.games));
+    let timer = CallTimer::start();
     let ended = call_game(
         &mut tx,
         state.games,
@@ -47,14 +62,21 @@ pub(crate) fn run_turn_timer(state: &mut StateHandle, index: u32, now_ms: u64) -
         Some(seat),
         |game, state, out, next| game.turn_timed_out(state, seat, out, next),
     );
-    if let Err(rejection) = ended.map_err(Rejection::from).flatten() {
-        drop(tx);
-        match_play::abandon_match(state, index)?;
-        return Err(rejection);
-    }
+    let (call, context) = (
+        ("turn_timed_out", ended),
+        (state.games, header, timer.stop(budget_us)),
+    );
+    let kept = match end_timer_call(&mut tx, call, context, &mut state.faults) {
+        Ok(kept) => kept,
+        Err(rejection) => {
+            drop(tx);
+            match_play::abandon_match(state, index)?;
+            return Err(rejection);
+        }
+    };
     tx.commit()?;
     drop(running_mark);
-    Ok(true)
+    kept.map(|()| RoomTimers::Done)
 }
 
 /// Starts, restarts or stops the clock after a call of the game, and tells the room. `mover` is the seat that acted.

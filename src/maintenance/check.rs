@@ -442,19 +442,21 @@ fn check_open_room(tx: &RoomTx<'_>, room: RoomRef, recorded: &mut RecordedByPlay
             "room {room:?} waits for seat {turn_seat} until {turn_ends_at_ms}"
         ));
     }
-    let due_ms = seats_in(reserved)
+    let due_us = seats_in(reserved)
         .map(|seat| tx.get(&record.reserved_until_ms[usize::from(seat)]))
-        .chain([turn_ends_at_ms, tx.get(&record.next_tick_at_ms)])
+        .chain([turn_ends_at_ms])
+        .map(|due_ms| due_ms.saturating_mul(1000))
+        .chain([tx.get(&record.next_tick_at_us)])
         .min();
     faults.compare(
         "time of the next timer",
-        record.due_ms(),
-        due_ms.unwrap_or(u64::MAX),
+        record.due_us(),
+        due_us.unwrap_or(u64::MAX),
     );
     if playing && tx.get(&record.match_seats) == 0 {
         faults.0.push(format!("room {room:?} plays without a state"));
     }
-    if !playing && tx.get(&record.next_tick_at_ms) != u64::MAX {
+    if !playing && tx.get(&record.next_tick_at_us) != u64::MAX {
         faults.0.push(format!("room {room:?} is ticked without a match"));
     }
 }

@@ -2,10 +2,11 @@
 //! loses its match; one that crashes one handler after another while it shows the match is not asked to show it any
 //! more. No connection is blamed for either.
 //!
-//! The ticker marks the room in the header before it runs a game's code, and clears the mark afterwards. A ticker that
-//! finds a mark when it starts counts a crash for that room. The mark and the counter are atomics outside every lock,
-//! and only the ticker writes them. The match is abandoned in one transaction under the room's lock. If the ticker dies
-//! after it has cleared the mark and before it has stored the count, that one crash is not counted.
+//! Each ticker has a mark in the header. It marks the room before it runs a game's code, and clears the mark afterwards.
+//! A ticker that finds a mark of its predecessor counts a crash for that room; until then the other tickers leave the
+//! room alone. The mark and the counter are atomics outside every lock, and only tickers write them. The match is
+//! abandoned in one transaction under the room's lock. The mark is cleared last: a ticker that is killed while it counts
+//! is counted, too.
 //!
 //! A handler marks the room in the record of its connection ([`ShownGame`](crate::state::shown_game::ShownGame)). Its
 //! keeper, which takes no lock, counts the crash, unless the handler was killed from outside.
@@ -14,16 +15,18 @@ use std::sync::atomic::Ordering;
 
 use forkade_protocol::{Outcome, Phase as MatchPhase};
 use shmem::sys::clock::now_ms;
+use shmem::sys::process::ProcessId;
 
+use crate::limits::TICK_MARK_TIMEOUT_MS;
 use crate::lobby::match_play::finish;
 use crate::maintenance::crash_policy::{RestartDecision, RoomCrashHistory};
 use crate::session::rejection::Rejection;
 use crate::state::handle::StateHandle;
 use crate::state::layout::{Memory, RoomRef};
 use crate::state::rooms::{is_open, phase_of};
-use crate::state::running_game::RoomCrashCounter;
+use crate::state::running_game::{RoomCrashCounter, RunningGame};
 
-/// The consequence of a crash of the previous ticker in a game's code.
+/// The consequence of a ticker's death in a game's code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TickerCrash {
     /// The crash was counted; the match goes on.
@@ -40,16 +43,68 @@ pub enum TickerCrash {
     },
 }
 
-/// Counts the crash of the previous ticker, if it died in a game's code. From here on, this process marks each game
-/// that it runs.
+/// Counts the death of this ticker's predecessor, if it died in a game's code. From here on, this process marks each
+/// game that it runs, as the ticker of this number.
 ///
 /// # Errors
 ///
 /// If the match cannot be abandoned. That is a bug in the server.
-pub fn attribute_ticker_crash(state: &mut StateHandle) -> Result<Option<TickerCrash>, Rejection> {
-    state.tracks_running_game = true;
-    let mark = &state.memory.header.running_game;
-    let id = mark.room.swap(0, Ordering::AcqRel);
+pub fn attribute_ticker_crash(
+    state: &mut StateHandle,
+    ticker: usize,
+) -> Result<Option<TickerCrash>, Rejection> {
+    let mark = &state.memory.header.running_games[ticker];
+    state.running_mark = Some(mark);
+    let crash = count_crash(state, mark.room.load(Ordering::Acquire), mark);
+    let process = state.attachment.process();
+    mark.process.store(process.to_u64(), Ordering::Relaxed);
+    mark.room.store(0, Ordering::Release);
+    crash
+}
+
+/// Counts the death of another ticker in a game's code, if one died some time ago and has no successor yet.
+///
+/// # Errors
+///
+/// If the match cannot be abandoned. That is a bug in the server.
+pub fn attribute_crash_without_successor(state: &mut StateHandle) -> Result<Option<TickerCrash>, Rejection> {
+    let Some(own) = state.running_mark else {
+        return Ok(None);
+    };
+    let now_ms = now_ms();
+    let is_left = |mark: &RunningGame| {
+        let since_ms = mark.since_ms.load(Ordering::Relaxed);
+        now_ms.saturating_sub(since_ms) >= TICK_MARK_TIMEOUT_MS
+            && ProcessId::from_u64(mark.process.load(Ordering::Relaxed))
+                .is_some_and(|process| process.is_alive().is_ok_and(|is_alive| !is_alive))
+    };
+    for mark in &state.memory.header.running_games {
+        let id = mark.room.load(Ordering::Acquire);
+        if id == 0 || std::ptr::eq(mark, own) || !is_left(mark) {
+            continue;
+        }
+        // The room stays claimed, by this ticker's mark.
+        own.room.store(id, Ordering::Release);
+        let taken = mark
+            .room
+            .compare_exchange(id, 0, Ordering::AcqRel, Ordering::Relaxed);
+        let crash = match taken {
+            Ok(_) => count_crash(state, id, mark),
+            // Its successor has come up.
+            Err(_) => Ok(None),
+        };
+        own.room.store(0, Ordering::Release);
+        return crash;
+    }
+    Ok(None)
+}
+
+/// Counts the death of a ticker with this mark for the room that it had marked, whose number is `id`.
+fn count_crash(
+    state: &mut StateHandle,
+    id: u64,
+    mark: &RunningGame,
+) -> Result<Option<TickerCrash>, Rejection> {
     let room = RoomRef::from_id(id);
     let Some(record) = (id != 0).then(|| state.memory.rooms.get(room.index())).flatten() else {
         return Ok(None);

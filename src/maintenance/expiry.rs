@@ -7,7 +7,8 @@
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use shmem::transaction::SingleWriter;
+use shmem::lock::Lock;
+use shmem::transaction::{Record, SingleWriter};
 
 use crate::limits::{JOURNAL_BYTES, LOBBY_GRACE_MS_MIN};
 use crate::lobby::{departure, join_leave};
@@ -17,7 +18,7 @@ use crate::session::transport::ByteCounts;
 use crate::state::connections::{Claim, ConnectionRecord};
 use crate::state::directory::Presence;
 use crate::state::handle::StateHandle;
-use crate::state::layout::{PlayerRef, RoomRef};
+use crate::state::layout::{LockOwner, PlayerRef, RoomRef};
 use crate::state::rooms::RoomLife;
 
 /// Identities that one transaction examines, so that the lobby's lock is held for microseconds.
@@ -38,24 +39,28 @@ pub fn expire_players(state: &mut StateHandle, now_ms: u64) -> Vec<u32> {
 }
 
 /// A bounded part of [`expire_players`], with the players from the record `first` on. Returns the rooms whose doorbell
-/// is to be rung, and the record to go on with, if any.
+/// is to be rung, and the record to go on with, if any. A player whose room's lock is held at this moment is left for the
+/// next time: its game may hang, and nobody else's grace is to wait for it.
 pub fn expire_some_players(state: &mut StateHandle, first: u32, now_ms: u64) -> (Vec<u32>, Option<u32>) {
     let mut doorbells = Vec::new();
     let (leaving, next) = collect_expired(state, first, now_ms);
     for player in leaving {
         let record = state.memory.players.at(player.index());
-        state
-            .memory
-            .recover(&mut state.attachment, record.noted_lock().load(Ordering::Relaxed));
+        let noted = record.noted_lock().load(Ordering::Relaxed);
+        let is_held = |lock: &Lock| lock.holder().is_some();
+        if let Some((lock, LockOwner::Room(_))) = state.memory.lock_at(noted)
+            && is_held(lock)
+        {
+            continue;
+        }
+        state.memory.recover(&mut state.attachment, noted);
         state.attachment.acquire(record);
-        doorbells.extend(
-            state
-                .attachment
-                .read_own(&record.membership)
-                .place()
-                .map(|(room, _)| room.index()),
-        );
-        departure::expire(state, player, |_| {});
+        let place = state.attachment.read_own(&record.membership).place();
+        let room = place.map(|(room, _)| room.index());
+        if room.is_none_or(|room| !is_held(state.memory.rooms.at(room).lock())) {
+            departure::expire(state, player, |_| {});
+            doorbells.extend(room);
+        }
         state.attachment.release(record);
     }
     (doorbells, next)
@@ -200,11 +205,9 @@ fn has_no_handler(record: &ConnectionRecord) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use forkade_games::Games;
-    use shmem::transaction::Record;
-
     use super::*;
     use crate::state::layout::{Capacity, Memory};
+    use forkade_games::Games;
 
     #[test]
     fn the_rooms_to_visit_are_those_that_there_are_and_not_those_that_there_were() {

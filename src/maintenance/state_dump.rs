@@ -274,7 +274,7 @@ fn dump_room(state: &mut StateHandle, index: u32, needed_from: u64, lines: &mut 
         tx.get(&record.options).as_slice(),
         tx.get(&record.match_seats),
         read_state(&tx),
-        tx.get(&record.next_tick_at_ms) != u64::MAX,
+        tx.get(&record.next_tick_at_us) != u64::MAX,
         tx.get(&record.turn_seat),
     ));
     lines.extend(seats_in(tx.get(&record.reserved)).map(|number| {

@@ -1,8 +1,13 @@
-//! The ticker: does what happens by time and not by a message. It runs the timers of rooms (ticks, turn clocks,
-//! reservations), ends the seats of players whose grace is over, frees what dead processes held, and rings doorbells
-//! again that were lost. It also serves requests for the rooms' doorbells.
+//! The tickers: do what happens by time and not by a message.
 //!
-//! It must never hold two locks, nor wait while it holds one: every room would wait with it.
+//! Each of them runs the timers of rooms (ticks, turn clocks, reservations), and serves requests for the rooms' doorbells:
+//! any ticker does that for any room ([`due_rooms`]). The first one also does the upkeep: it ends the seats of players
+//! whose grace is over, frees what dead processes held, and rings doorbells again that were lost.
+//!
+//! A ticker must never hold two locks, nor wait for a room: its game may take long, and every other room would wait with
+//! it.
+
+mod due_rooms;
 
 use std::collections::HashMap;
 use std::io;
@@ -14,22 +19,28 @@ use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
 use nix::sys::signal::Signal;
 use shmem::mutants::Mutant;
-use shmem::sys::clock::now_ms;
 use shmem::sys::signals::Signals;
 use shmem::sys::sockets::{Channel, ChannelError, ReceiveOutcome};
+use shmem::sys::timer::Timer;
 
-use crate::limits::{DOORBELL_RETRY_MS, EXPIRY_INTERVAL_MS, ORPHAN_AFTER_MS, TICK_MS};
-use crate::lobby::{listing, match_play};
+use crate::limits::{DOORBELL_RETRY_MS, EXPIRY_INTERVAL_MS, ORPHAN_AFTER_MS, TICK_IDLE_MS, TICK_MS};
+use crate::lobby::listing;
+use crate::lobby::match_play::{self, RoomTimers};
 use crate::maintenance::crash_attribution::{self, TickerCrash};
 use crate::maintenance::expiry;
 use crate::process::process_table::{Context, LivenessHandle, RoleStart};
+use crate::process::ticker::due_rooms::DueRooms;
 use crate::session::rejection::Rejection;
+use crate::state::budget::now_us;
 use crate::state::connections::KINDS;
 use crate::state::handle::StateHandle;
+use crate::state::roles::Role;
+use crate::state::running_game::is_run_elsewhere;
 
 const SIGNALS: Token = Token(0);
 const LIFELINE: Token = Token(1);
 const DOORBELL_REQUESTS: Token = Token(2);
+const TIMER: Token = Token(3);
 
 /// Requests for doorbells that are served before the ticker looks at its rooms and shows that it makes progress.
 const REQUESTS_PER_ROUND: u32 = 256;
@@ -56,6 +67,13 @@ pub(crate) fn run(start: &RoleStart) -> io::Result<u8> {
 
 struct Ticker {
     context: Context,
+    /// Its number among the tickers.
+    number: u32,
+    /// Wakes it up when a room is due.
+    timer: Timer,
+    due_rooms: DueRooms,
+    /// When it looks at all rooms again.
+    next_look_us: u64,
     liveness: LivenessHandle,
     state: StateHandle,
     signals: Signals,
@@ -88,10 +106,12 @@ impl Ticker {
     fn new(start: &RoleStart, signals: Signals) -> io::Result<Self> {
         let context = start.context;
         let poll = Poll::new()?;
+        let timer = Timer::new()?;
         for (descriptor, token) in [
             (signals.as_fd(), SIGNALS),
             (context.ipc.lifeline.as_fd(), LIFELINE),
             (context.ipc.doorbells.requests.receiver.as_fd(), DOORBELL_REQUESTS),
+            (timer.as_fd(), TIMER),
         ] {
             poll.registry()
                 .register(&mut SourceFd(&descriptor.as_raw_fd()), token, Interest::READABLE)?;
@@ -99,6 +119,10 @@ impl Ticker {
         let state = StateHandle::attach(context.memory, context.games);
         Ok(Self {
             context,
+            number: start.index,
+            timer,
+            due_rooms: DueRooms::new(start.index, Role::Ticker.count(context.config)),
+            next_look_us: 0,
             liveness: start.liveness(),
             state,
             signals,
@@ -118,10 +142,13 @@ impl Ticker {
         self.serve_doorbell_requests();
         loop {
             let timeout = match self.requests_left {
-                RequestsLeft::More => Duration::ZERO,
-                RequestsLeft::None | RequestsLeft::Later => Duration::from_millis(TICK_MS),
+                RequestsLeft::More => Some(Duration::ZERO),
+                RequestsLeft::Later => Some(Duration::from_millis(TICK_MS)),
+                RequestsLeft::None => None,
             };
-            match self.poll.poll(&mut events, Some(timeout)) {
+            let next_us = self.due_rooms.next_look_us().unwrap_or(u64::MAX);
+            self.timer.set_at_us(next_us.min(self.next_look_us))?;
+            match self.poll.poll(&mut events, timeout) {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 polled => polled?,
             }
@@ -134,34 +161,94 @@ impl Ticker {
                     _ => {}
                 }
             }
-            self.tick(now_ms());
+            if self.requests_left != RequestsLeft::None {
+                self.serve_doorbell_requests();
+            }
+            self.run_due_rooms();
+            let now_us = now_us();
+            if now_us >= self.next_look_us {
+                self.look_at_rooms(now_us);
+                if self.does_upkeep() {
+                    self.do_upkeep(now_us / 1000);
+                }
+            }
         }
     }
 
-    fn tick(&mut self, now_ms: u64) {
-        if self.requests_left != RequestsLeft::None {
-            self.serve_doorbell_requests();
+    /// Whether this ticker also does the upkeep. One process alone must do it: it owns the records of players that it
+    /// removes.
+    fn does_upkeep(&self) -> bool {
+        self.number == 0
+    }
+
+    /// Finds the rooms that are due before the next look.
+    fn look_at_rooms(&mut self, now_us: u64) {
+        let memory = self.context.memory;
+        self.due_rooms.begin(now_us + TICK_MS * 1000);
+        let mut first_due_us = u64::MAX;
+        for index in memory.directory.visited_rooms(0) {
+            let record = memory.rooms.at(index);
+            if record.open_generation().is_some() {
+                first_due_us = first_due_us.min(record.due_us());
+                self.due_rooms.enter(index, record, now_us);
+            }
         }
-        for index in self.context.memory.directory.visited_rooms(0) {
+        // The first match after a pause is found in time by the ticker that does the upkeep.
+        let is_idle = first_due_us > now_us + TICK_IDLE_MS * 1000 && !self.does_upkeep();
+        self.next_look_us = now_us + 1000 * if is_idle { TICK_IDLE_MS } else { TICK_MS };
+    }
+
+    /// Runs the timers that are due, of rooms that no other process is busy with.
+    fn run_due_rooms(&mut self) {
+        for index in self.due_rooms.take_due(now_us()) {
             // A thousand rooms that each take their time take long.
             self.liveness.report();
             let record = self.context.memory.rooms.at(index);
-            if record.is_due(now_ms) {
-                match match_play::run_room_timers(&mut self.state, index, now_ms) {
-                    Ok(_) => {}
-                    Err(Rejection {
-                        fault: Some(fault), ..
-                    }) => {
-                        log::error!(
-                            "the game in room {index} failed as time passed, and the match is abandoned: {fault}"
-                        );
-                    }
-                    Err(rejection) => log::error!(
-                        "the game in room {index} failed as time passed, and the match is abandoned: {rejection}"
-                    ),
-                }
-                self.context.ipc.doorbells.ring_room(index, &record.log);
+            let now_us = now_us();
+            if !record.is_due(now_us) {
+                // Another ticker was quicker.
+                self.due_rooms.enter(index, record, now_us);
+            } else if self.run_room(index, now_us) {
+                self.due_rooms.enter(index, record, now_us);
+            } else {
+                self.due_rooms.retry(index, now_us);
             }
+        }
+    }
+
+    /// Runs the room's timers; false if another process is busy with the room.
+    fn run_room(&mut self, index: u32, now_us: u64) -> bool {
+        let memory = self.context.memory;
+        let own_mark = &memory.header.running_games[self.number as usize];
+        if is_run_elsewhere(memory, own_mark, index) {
+            return false;
+        }
+        let run = match_play::run_room_timers(&mut self.state, index, now_us);
+        for fault in self.state.take_faults() {
+            log::warn!("the game in room {index} keeps others waiting: {fault}");
+        }
+        match run {
+            Ok(RoomTimers::Busy) => return false,
+            Ok(RoomTimers::NotDue | RoomTimers::Done) => {}
+            Err(Rejection {
+                fault: Some(fault), ..
+            }) => {
+                log::error!(
+                    "the game in room {index} failed as time passed, and the match is abandoned: {fault}"
+                );
+            }
+            Err(rejection) => log::error!(
+                "the game in room {index} failed as time passed, and the match is abandoned: {rejection}"
+            ),
+        }
+        let log = &memory.rooms.at(index).log;
+        self.context.ipc.doorbells.ring_room(index, log);
+        true
+    }
+
+    fn do_upkeep(&mut self, now_ms: u64) {
+        for index in self.context.memory.directory.visited_rooms(0) {
+            self.liveness.report();
             self.ring_overdue_room(index, now_ms);
         }
         self.ring_overdue_chat(now_ms);
@@ -175,6 +262,8 @@ impl Ticker {
             }
             self.free_orphans(now_ms);
             self.finish_drain(now_ms);
+            let left = crash_attribution::attribute_crash_without_successor(&mut self.state);
+            self.tell_crash(left);
         }
         self.sweep_players(now_ms);
     }
@@ -200,10 +289,17 @@ impl Ticker {
 
     /// Attributes the predecessor's death to a room, if it died while it ran that room's game.
     fn attribute_predecessor_crash(&mut self) {
-        match crash_attribution::attribute_ticker_crash(&mut self.state) {
+        let number = self.number as usize;
+        let crash = crash_attribution::attribute_ticker_crash(&mut self.state, number);
+        self.tell_crash(crash);
+    }
+
+    /// Tells of a ticker's death in a game, in the log and to the room whose match is abandoned.
+    fn tell_crash(&self, crash: Result<Option<TickerCrash>, Rejection>) {
+        match crash {
             Ok(None) => {}
             Ok(Some(TickerCrash::Counted { room, crashes })) => log::warn!(
-                "the previous ticker ended while it ran the game in room {} ({crashes} such crashes recently)",
+                "a ticker ended while it ran the game in room {} ({crashes} such crashes recently)",
                 room.index()
             ),
             Ok(Some(TickerCrash::MatchAbandoned { room })) => {

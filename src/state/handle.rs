@@ -2,6 +2,7 @@
 
 use crate::state::connections::ConnectionRecord;
 use crate::state::layout::Memory;
+use crate::state::running_game::RunningGame;
 use forkade_games::{ErasedOutbox, GameError, Games};
 use shmem::transaction::Attachment;
 
@@ -16,8 +17,9 @@ pub struct StateHandle {
     pub(crate) attachment: Attachment,
     /// The events of one call of a game; reused.
     pub(crate) outbox: ErasedOutbox,
-    /// Whether this process publishes which room's game it runs: see [`running_game`](crate::state::running_game).
-    pub(crate) tracks_running_game: bool,
+    /// Where this process, if it is a ticker, marks which room's game it runs: see
+    /// [`running_game`](crate::state::running_game).
+    pub(crate) running_mark: Option<&'static RunningGame>,
     /// The connection that this process works for at present, if it serves any.
     pub(crate) serving: Option<&'static ConnectionRecord>,
     /// See [`StateHandle::take_faults`].
@@ -48,7 +50,7 @@ impl StateHandle {
             reserved_names: &[],
             attachment,
             outbox: ErasedOutbox::new(),
-            tracks_running_game: false,
+            running_mark: None,
             serving: None,
             faults: Vec::new(),
         }

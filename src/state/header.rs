@@ -5,13 +5,14 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use crate::limits::{
     CONNECTION_SLOTS_PER_KEEPER, KEEPERS_MAX, LOG_KINDS_MAX, PANIC_PLACES_MAX, ROLES_MAX,
-    SETTINGS_TEXT_BYTES_MAX, UPGRADE_TEXT_BYTES,
+    SETTINGS_TEXT_BYTES_MAX, TICKERS_MAX, UPGRADE_TEXT_BYTES,
 };
 use crate::state::budget::Budget;
 use crate::state::close_counters::CloseCounters;
 use crate::state::connection_counts::ConnectionCounts;
 use crate::state::connections::Kind;
 use crate::state::running_game::RunningGame;
+use crate::state::tick_figures::TickFigures;
 use forkade_games::floor_char_boundary;
 use shmem::hang_reports::HangReports;
 use shmem::liveness::Liveness;
@@ -156,9 +157,11 @@ shared_record! {
         pub hang_reports: HangReports,
         /// What the watchdog has done.
         pub watchdog: WatchdogRecord,
-        /// Which room's game the ticker runs.
-        pub running_game: RunningGame,
-        /// Matches abandoned because their game crashed several tickers.
+        /// By ticker: which room's game it runs.
+        pub running_games: [RunningGame; TICKERS_MAX],
+        /// How late ticks are.
+        pub ticks: TickFigures,
+        /// Matches abandoned because their game crashed several tickers, or took too long again and again.
         pub matches_abandoned_total: AtomicU64,
         /// Rooms that are not shown any more because their game crashed several handlers that showed the match.
         pub matches_not_shown_total: AtomicU64,

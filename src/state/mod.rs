@@ -5,7 +5,8 @@
 //! * [`header`]: what every process reads without a lock;
 //! * [`directory`]: names, tokens and rooms in use, under the lobby's lock; [`sanctions`], [`mailbox`], [`chat`];
 //! * [`connections`], [`players`], [`rooms`]: the records;
-//! * [`stream_tap`], [`running_game`], [`shown_game`], [`connection_counts`], [`budget`]: parts of them;
+//! * [`stream_tap`], [`running_game`], [`shown_game`], [`tick_conduct`], [`tick_figures`], [`connection_counts`],
+//!   [`budget`]: parts of them;
 //! * [`roles`], [`doorbells`], [`hang_kind`]: the server's processes, as every layer names them.
 
 pub(crate) mod budget;
@@ -29,3 +30,5 @@ pub mod running_game;
 pub mod sanctions;
 pub mod shown_game;
 pub mod stream_tap;
+pub mod tick_conduct;
+pub mod tick_figures;

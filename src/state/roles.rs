@@ -7,6 +7,7 @@ use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
 use crate::config::Config;
+use crate::limits::{KEEPERS_MAX, TICKERS_MAX};
 use crate::state::header::{Header, RoleSlot};
 use crate::state::layout::Memory;
 use shmem::sys::process::Lifeline;
@@ -35,11 +36,22 @@ impl Role {
         }
     }
 
+    /// Index of the first one's slot in the header. It does not depend on the configuration, which an upgrade may change
+    /// while processes of the program before use their slots.
+    fn first_slot(self) -> usize {
+        match self {
+            Self::Ticker => 0,
+            Self::Keeper => TICKERS_MAX,
+            Self::Listener => TICKERS_MAX + KEEPERS_MAX,
+        }
+    }
+
     /// How many processes have this role.
     pub(crate) fn count(self, config: &Config) -> u32 {
         match self {
             Self::Keeper => config.keepers,
-            Self::Ticker | Self::Listener => 1,
+            Self::Ticker => config.tickers,
+            Self::Listener => 1,
         }
     }
 }
@@ -61,8 +73,11 @@ impl RoleInstance {
             .into_iter()
             .flat_map(|role| (0..role.count(config)).map(move |index| (role, index)));
         instances
-            .enumerate()
-            .map(|(slot, (role, index))| Self { role, index, slot })
+            .map(|(role, index)| Self {
+                role,
+                index,
+                slot: role.first_slot() + index as usize,
+            })
             .collect()
     }
 

@@ -22,6 +22,7 @@ use crate::state::fixed_string::{ShortBytes, Text};
 use crate::state::layout::{ConnectionRef, PlayerRef, RoomRef};
 use crate::state::running_game::RoomCrashCounter;
 use crate::state::stream_tap::TapLease;
+use crate::state::tick_conduct::TickConductCell;
 
 shared_record! {
     /// A room. Guarded fields are guarded by the room's own lock.
@@ -60,8 +61,10 @@ shared_record! {
         pub match_seats: Guarded<u32>,
         /// The options of the room, as its game encodes them.
         pub options: Guarded<RoomOptions>,
-        /// When the game's next tick is due, in milliseconds of the monotonic clock.
-        pub next_tick_at_ms: Guarded<u64>,
+        /// When the match began, from which its ticks are counted, in microseconds of the monotonic clock.
+        pub ticks_from_us: Guarded<u64>,
+        /// When the game's next tick is due, in microseconds of the monotonic clock; `u64::MAX` for never.
+        pub next_tick_at_us: Guarded<u64>,
         /// The room's name.
         pub name: Guarded<RoomName>,
         /// The passcode's salt and hash, if the flags say that there is one.
@@ -99,17 +102,19 @@ shared_record! {
         published_name: SharedBytes<{ ROOM_NAME_BYTES_MAX / 8 }>,
         /// Its length, in bytes.
         published_name_bytes: AtomicU64,
-        /// When a timer of the room (tick, turn clock, reservation) is next due, in milliseconds of the monotonic
-        /// clock; `u64::MAX` for never. For the ticker.
-        due_ms: AtomicU64,
+        /// When a timer of the room (tick, turn clock, reservation) is next due, in microseconds of the monotonic
+        /// clock; `u64::MAX` for never. For the tickers.
+        due_us: AtomicU64,
         /// The processes that subscribe to the room's doorbell.
         pub subscribers: Subscribers,
         /// The connection near which the room's members are to be served, as a reference's number; 0 for none.
         anchor: AtomicU64,
         /// Held while an operator watches the room.
         pub watched: TapLease,
-        /// Crashes of tickers that this room's game caused. Only the ticker writes it.
+        /// Crashes of tickers that this room's game caused. The tickers write it.
         pub crash_counter: RoomCrashCounter,
+        /// How the room's game keeps to the time that a ticker's call may take.
+        pub tick_conduct: TickConductCell,
         /// Crashes of handlers that this room's game caused while it showed its match. The keepers write it.
         pub show_crash_counter: RoomCrashCounter,
         /// The generation of the room whose game is not asked any more to show its match.
@@ -299,14 +304,15 @@ impl Record for RoomRecord {
         let numbers = PublishedNumbers::of(view, self);
         self.published_numbers.store(numbers.pack(), Ordering::Release);
         self.open.store(generation, Ordering::Release);
-        let clocks = [view.get(&self.next_tick_at_ms), view.get(&self.turn_ends_at_ms)];
         let reserved = seats_in(view.get(&self.reserved));
-        let due_ms = reserved
+        let due_us = reserved
             .map(|seat| view.get(&self.reserved_until_ms[usize::from(seat)]))
-            .chain(clocks)
+            .chain([view.get(&self.turn_ends_at_ms)])
+            .map(|due_ms| due_ms.saturating_mul(1000))
+            .chain([view.get(&self.next_tick_at_us)])
             .filter(|_| open)
             .min();
-        self.due_ms.store(due_ms.unwrap_or(u64::MAX), Ordering::Release);
+        self.due_us.store(due_us.unwrap_or(u64::MAX), Ordering::Release);
         self.readers.store(
             view.get(&self.taken) & view.get(&self.connected),
             Ordering::Release,
@@ -462,13 +468,21 @@ impl RoomRecord {
     }
 
     /// Whether a timer of the room is due, read without the lock.
-    pub fn is_due(&self, now_ms: u64) -> bool {
-        self.open_generation().is_some() && self.due_ms() <= now_ms
+    pub fn is_due(&self, now_us: u64) -> bool {
+        self.open_generation().is_some() && self.due_us() <= now_us
     }
 
-    /// When a timer of the room is next due, in milliseconds of the monotonic clock, read without the lock.
-    pub(crate) fn due_ms(&self) -> u64 {
-        self.due_ms.load(Ordering::Acquire)
+    /// When a timer of the room is next due, in microseconds of the monotonic clock, read without the lock.
+    pub(crate) fn due_us(&self) -> u64 {
+        self.due_us.load(Ordering::Acquire)
+    }
+
+    /// Whether the room's game has recently crashed a ticker, or is slowed: it is left to one ticker, so that it keeps
+    /// no other one. Read without the lock.
+    pub(crate) fn is_suspect(&self, now_ms: u64) -> bool {
+        self.open_generation().is_some_and(|generation| {
+            self.tick_conduct.load(generation).is_slowed || self.crash_counter.is_recent(generation, now_ms)
+        })
     }
 }
 

@@ -2,10 +2,12 @@
 
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use forkade::games::{Game, Outbox, Rejection, Start, Viewer};
 use forkade_protocol::Outcome;
 use serde::{Deserialize, Serialize};
+use shmem::sys::clock::ThreadUsage;
 
 /// A sum that every player adds to, with many ways to fail.
 #[derive(Serialize, Deserialize)]
@@ -316,6 +318,86 @@ impl<T: Default + Serialize + serde::de::DeserializeOwned + 'static> Game for Le
 
     fn parse_action(_text: &str) -> Result<u32, Rejection> {
         Err(Rejection::bad_action("this game is not for people"))
+    }
+
+    fn draw(view: &u32) -> String {
+        format!("{view}\n")
+    }
+}
+
+/// Counts its ticks, which do what its options say.
+#[derive(Serialize, Deserialize)]
+pub(crate) struct Sluggish {
+    ticks: u32,
+    way: Pace,
+}
+
+/// How long a tick takes.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Pace {
+    #[default]
+    Prompt,
+    /// Each sleeps.
+    Sleeps,
+    /// Each computes as long.
+    Computes,
+    /// The second one never ends.
+    Loops,
+    /// The second one ends the process.
+    Aborts,
+}
+
+/// How long a slow tick takes.
+const SLUGGISH_MS: u64 = 300;
+
+impl Game for Sluggish {
+    type Options = Pace;
+    type Action = ();
+    type Event = u32;
+    type View = u32;
+
+    const NAME: &'static str = "sluggish";
+    const SEATS: RangeInclusive<u8> = 1..=2;
+    const TICKS_PER_SECOND: u16 = 10;
+    const START: Start = Start::AtOnce;
+
+    fn new(way: Pace, _seats: u8, _seed: u64) -> Result<Self, Rejection> {
+        Ok(Self { ticks: 0, way })
+    }
+
+    fn act(&mut self, _seat: u8, (): (), _out: &mut Outbox<u32>) -> Result<(), Rejection> {
+        Ok(())
+    }
+
+    fn tick(&mut self, out: &mut Outbox<u32>) {
+        self.ticks += 1;
+        match self.way {
+            Pace::Sleeps => std::thread::sleep(Duration::from_millis(SLUGGISH_MS)),
+            Pace::Computes => {
+                let end = ThreadUsage::now().cpu_us + SLUGGISH_MS * 1000;
+                while ThreadUsage::now().cpu_us < end {
+                    std::hint::spin_loop();
+                }
+            }
+            Pace::Loops if self.ticks == 2 => loop {
+                std::hint::spin_loop();
+            },
+            Pace::Aborts if self.ticks == 2 => std::process::abort(),
+            Pace::Prompt | Pace::Loops | Pace::Aborts => {}
+        }
+        out.to_all(&self.ticks);
+    }
+
+    fn view(&self, _viewer: Viewer) -> u32 {
+        self.ticks
+    }
+
+    fn outcome(&self) -> Option<Outcome> {
+        None
+    }
+
+    fn parse_action(_text: &str) -> Result<(), Rejection> {
+        Ok(())
     }
 
     fn draw(view: &u32) -> String {

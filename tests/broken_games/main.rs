@@ -11,6 +11,7 @@ mod common;
 mod games;
 mod many;
 mod shown;
+mod slow;
 mod table;
 
 use changed_state::{a_program_that_cannot_read_a_running_match_is_refused_with_game_and_room, with_ledger};
@@ -24,12 +25,17 @@ use forkade_protocol::client::{Client, NewRoom};
 use forkade_protocol::{
     ClientMessage, Outcome, RejectCode, RoomEvent, RoomId, RoomSettings, ServerMessage, codec,
 };
-use games::{Clock, Deed, FailsIn, Fragile, NOBODYS_TURN, Unseen};
+use games::{Clock, Deed, FailsIn, Fragile, NOBODYS_TURN, Sluggish, Unseen};
 use many::{
     a_client_that_killed_a_shared_handler_stays_isolated_under_the_next_keeper,
     a_client_that_kills_a_shared_handler_is_soon_isolated_and_the_others_continue,
 };
 use shown::a_match_that_cannot_be_shown_goes_on_without_pictures_and_no_player_loses_a_connection;
+use slow::{
+    a_room_whose_ticks_take_long_is_slowed_and_abandoned_and_others_tick_on,
+    a_tick_that_never_ends_keeps_one_ticker_and_no_other_room,
+    any_ticker_runs_the_rooms_of_another_that_stands_still,
+};
 
 /// Runs this program as a server.
 fn start() -> Server {
@@ -473,6 +479,7 @@ fn program() -> forkade::Server {
         .game::<Fragile>()
         .game::<Clock>()
         .game::<Unseen>()
+        .game::<Sluggish>()
         .game::<Relay>();
     with_ledger(server).program("broken-games", "7.1")
 }
@@ -503,6 +510,9 @@ fn main() -> ExitCode {
         a_stopped_game_clock_is_reported,
         a_kick_from_a_game_whose_leave_fails_ends_the_match,
         a_tick_that_panics_stops_only_its_own_clock,
+        a_room_whose_ticks_take_long_is_slowed_and_abandoned_and_others_tick_on,
+        a_tick_that_never_ends_keeps_one_ticker_and_no_other_room,
+        any_ticker_runs_the_rooms_of_another_that_stands_still,
         an_action_that_repeatedly_kills_its_process_closes_only_its_own_connection,
         a_client_that_kills_a_shared_handler_is_soon_isolated_and_the_others_continue,
         a_client_that_killed_a_shared_handler_stays_isolated_under_the_next_keeper,

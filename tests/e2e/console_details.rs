@@ -215,14 +215,14 @@ fn the_log_level_changes_for_all_processes_at_once() {
 #[test]
 fn ping_names_the_process_that_does_not_answer() {
     // Otherwise the watchdog would replace the process that does not answer.
-    let server = Server::start(&["--keepers", "3", "--watchdog-cpu-ms", "0"]);
+    let server = Server::start(&["--keepers", "3", "--tickers", "2", "--watchdog-cpu-ms", "0"]);
     let mut operator = Operator::new(&server);
     let pong = operator.ask_json("ping");
     for role in ["supervisor", "listener", "ticker", "keeper"] {
         let milliseconds = &one(&pong, "pong", role.into())["milliseconds"];
         assert!(milliseconds.is_number(), "{pong}");
     }
-    assert_eq!(pong.as_array().map(Vec::len), Some(6));
+    assert_eq!(pong.as_array().map(Vec::len), Some(7));
     assert!(operator.ask("ping")[0].starts_with("pong"));
     // Answered in order, together with the commands after it.
     operator.send(b"ping --json\nhelp quit\n");

@@ -448,10 +448,12 @@ fn a_failed_doorbell_request_is_repeated() {
             watcher
         })
         .collect();
-    let ticker = running(&server, "ticker")[0];
+    let tickers = running(&server, "ticker");
     let handlers = Handlers::of(&server);
     // More handlers start and send requests than fit into the channel while no ticker answers.
-    server.signal(ticker, Signal::SIGSTOP);
+    tickers
+        .iter()
+        .for_each(|ticker| server.signal(*ticker, Signal::SIGSTOP));
     let before = handlers.pids();
     handlers.signal_all(Signal::SIGKILL);
     // They repeat the request from time to time, so they do not all sleep at one moment.
@@ -464,7 +466,9 @@ fn a_failed_doorbell_request_is_repeated() {
                 .iter()
                 .all(|pid| !before.contains(pid) && have_slept.contains(pid))
     });
-    server.signal(ticker, Signal::SIGCONT);
+    tickers
+        .iter()
+        .for_each(|ticker| server.signal(*ticker, Signal::SIGCONT));
     talker.act(b"listen".to_vec()).expect("accepted");
     for watcher in &mut watchers {
         let is_game = |message: &ServerMessage| {
@@ -492,8 +496,10 @@ fn a_client_that_connects_without_a_ticker_receives_events() {
         .room;
     // The sender's handler has the room's doorbell.
     talker.act(b"first".to_vec()).expect("accepted");
-    let ticker = running(&server, "ticker")[0];
-    server.signal(ticker, Signal::SIGSTOP);
+    let tickers = running(&server, "ticker");
+    tickers
+        .iter()
+        .for_each(|ticker| server.signal(*ticker, Signal::SIGSTOP));
     let mut late = server.client("Late");
     late.join_room(room, None).expect("a seat is free");
     eventually("the newcomer sleeps", || {
@@ -512,7 +518,9 @@ fn a_client_that_connects_without_a_ticker_receives_events() {
     let heard = late
         .receive_where(WAIT_MAX / 6, is_said)
         .expect("the session lives");
-    server.signal(ticker, Signal::SIGCONT);
+    tickers
+        .iter()
+        .for_each(|ticker| server.signal(*ticker, Signal::SIGCONT));
     assert!(heard.is_some(), "the newcomer slept over it");
     expect_no_pending_work(&server);
 }

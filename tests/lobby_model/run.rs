@@ -14,7 +14,8 @@ use crate::model::{Effect, Model};
 use crate::random::Random;
 use crate::view::View;
 use forkade::testing::frontends::dispatch::FrameOutcome;
-use forkade::testing::lobby::{chat, match_play};
+use forkade::testing::lobby::chat;
+use forkade::testing::lobby::match_play::{self, RoomTimers};
 use forkade::testing::maintenance::check::check_all;
 use forkade::testing::maintenance::expiry;
 use forkade::testing::state::connections::{Claim, Phase};
@@ -99,7 +100,7 @@ pub(crate) struct Run {
     /// All invite codes that were ever returned, valid or not.
     codes: Vec<String>,
     /// The ticker's clock.
-    now_ms: u64,
+    now_us: u64,
     done: Vec<String>,
 }
 
@@ -127,7 +128,7 @@ impl Run {
             actors: BTreeMap::new(),
             request: 0,
             codes: Vec::new(),
-            now_ms: 0,
+            now_us: 0,
             done: Vec::new(),
         }
     }
@@ -499,13 +500,12 @@ impl Run {
     fn tick(&mut self) {
         self.note("the clocks tick".into());
         // Far beyond every deadline, repeatedly.
-        self.now_ms += 1 << 40;
-        let now_ms = self.now_ms;
+        self.now_us += 1 << 50;
+        let now_us = self.now_us;
         for index in 0..self.size.rooms {
-            if self.world.memory.rooms.at(index).is_due(now_ms) {
-                assert!(
-                    match_play::run_room_timers(self.lobby(), index, now_ms).expect("clocks do not fail")
-                );
+            if self.world.memory.rooms.at(index).is_due(now_us) {
+                let run = match_play::run_room_timers(self.lobby(), index, now_us);
+                assert_eq!(run.expect("clocks do not fail"), RoomTimers::Done);
             }
         }
         self.model.tick();

@@ -314,7 +314,7 @@ fn a_role_that_is_stopped_is_replaced_and_players_do_not_notice() {
         eventually("all are replaced", || pids(role).len() == before.len());
         control_pair.expect_progress();
     }
-    let stopped = 2 + pids("keeper").len();
+    let stopped = 1 + pids("ticker").len() + pids("keeper").len();
     assert_eq!(server.status("watchdog_kills_total"), stopped as u64);
     control_pair.finish();
 }

@@ -20,6 +20,7 @@ pub(crate) use crate::frontends::console::queries::details::{
 pub(crate) use crate::frontends::console::queries::lists::{bans, close_reasons, players, rooms};
 pub(crate) use crate::frontends::console::queries::locks::locks;
 pub(crate) use crate::frontends::console::queries::processes::processes;
+use crate::state::budget::now_us;
 use crate::state::close_counters::{Closes, closes};
 use crate::state::connections::{ConnectionRecord, Kind};
 use crate::state::directory::{Identity, LobbyTx, Name, Presence};
@@ -27,6 +28,7 @@ use crate::state::handle::StateHandle;
 use crate::state::hang_kind::HangKind;
 use crate::state::header::KeeperSlot;
 use crate::state::layout::{ConnectionRef, PlayerRef};
+use crate::state::tick_figures::Lateness;
 use forkade_text::escape::Escaped;
 use shmem::hang_reports::Subject;
 use shmem::sys::clock::now_ms;
@@ -54,6 +56,8 @@ type Next = Box<dyn FnMut(&mut StateHandle) -> Option<Vec<Row>>>;
 pub(crate) fn status(lobby: &StateHandle, context: ConsoleContext) -> Fields {
     let (header, directory) = (lobby.memory.header, lobby.memory.directory);
     let count = |counter: &AtomicU64| json!(counter.load(Ordering::Relaxed));
+    let late = header.ticks.lateness(now_us());
+    let lateness = |us: fn(Lateness) -> u64| json!(late.map(|late| us(late) as f64 / 1000.0));
     let uptime_ms = now_ms().saturating_sub(header.started_at_ms.load(Ordering::Relaxed));
     vec![
         ("program", json!(context.games.program().name())),
@@ -72,6 +76,7 @@ pub(crate) fn status(lobby: &StateHandle, context: ConsoleContext) -> Fields {
         ("connections_max", json!(context.config.connections_max)),
         ("consoles", json!(lobby.memory.open_connections(Kind::Console))),
         ("keepers", json!(context.config.keepers)),
+        ("tickers", json!(context.config.tickers)),
         (
             "handlers",
             json!(sum_over_keepers(lobby, |keeper| &keeper.handlers)),
@@ -115,6 +120,14 @@ pub(crate) fn status(lobby: &StateHandle, context: ConsoleContext) -> Fields {
             count(&header.lobby_lines_missed_total),
         ),
         ("whispers_total", count(&header.whispers_total)),
+        ("ticks_total", count(&header.ticks.ticks_total)),
+        ("ticks_late_total", count(&header.ticks.late_total)),
+        ("ticks_missed_total", count(&header.ticks.missed_total)),
+        ("tick_lateness_p50_ms", lateness(|late| late.p50_us)),
+        ("tick_lateness_p99_ms", lateness(|late| late.p99_us)),
+        ("tick_lateness_max_ms", lateness(|late| late.max_us)),
+        ("slow_calls_total", count(&header.ticks.overruns_total)),
+        ("rooms_slowed_total", count(&header.ticks.slowed_total)),
         ("blamed_total", count(&header.blocked_frames_total)),
         (
             "rooms_blamed_total",

@@ -392,11 +392,16 @@ impl Supervisor {
             replacement.children.push_back((index, process));
         }
         self.replacement = Some(replacement);
-        let is_known = |(role, _, _): &&(String, u32, ProcessId)| {
-            Role::ALL.iter().any(|known| known.name() == role.as_str())
+        let is_known = |(role, number, _): &&(String, u32, ProcessId)| {
+            let config = self.context.config;
+            let is_it = |known: &&Role| known.name() == role.as_str();
+            Role::ALL
+                .iter()
+                .find(is_it)
+                .is_some_and(|known| *number < known.count(config))
         };
-        for (role, _, process) in handover.processes.iter().filter(|process| !is_known(process)) {
-            log::info!("the {role} (process {process}) does not exist in this version, and is terminated");
+        for (role, number, process) in handover.processes.iter().filter(|process| !is_known(process)) {
+            log::info!("{role} {number} (process {process}) is not wanted any more, and is terminated");
             let _ = process.send_signal(Signal::SIGTERM);
         }
     }

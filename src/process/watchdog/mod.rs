@@ -15,7 +15,7 @@ pub(crate) mod hang_detector;
 pub(crate) mod progress;
 mod targets;
 
-use crate::limits::{REPORTS_MAX, WATCHDOG_KILLS_PER_SECOND_MAX, WATCHDOG_POLL_MS};
+use crate::limits::{REPORTS_MAX, ROLES_MAX, WATCHDOG_KILLS_PER_SECOND_MAX, WATCHDOG_POLL_MS};
 use crate::process::process_table::Context;
 use crate::state::roles::RoleInstance;
 use shmem::hang_reports::Subject;
@@ -113,11 +113,11 @@ impl Watchdog {
     pub(crate) fn on_child_stopped(&mut self, pid: u32) {
         let children = RoleInstance::all(self.context.config);
         let slot_of = |instance: &RoleInstance| instance.slot(self.context.memory);
-        let role = (0..)
-            .zip(&children)
-            .find(|(_, instance)| slot_of(instance).pid.load(Ordering::Relaxed) == pid);
+        let role = children
+            .iter()
+            .find(|instance| slot_of(instance).pid.load(Ordering::Relaxed) == pid);
         let subject = match role {
-            Some((slot, _)) => Some(Subject::Role { slot }),
+            Some(instance) => Some(subject_of(instance)),
             None => self
                 .find_connection(|handler| handler.pid == pid)
                 .map(|(index, _)| Subject::Connection { index }),
@@ -130,7 +130,7 @@ impl Watchdog {
     /// Follows the supervisor's roles that have made no progress since the last look and do not wait for anything.
     fn check_role_liveness(&mut self, now_ms: u64) {
         let instances = RoleInstance::all(self.context.config);
-        if !self.progress_marks.begin_look(instances.len(), now_ms) {
+        if !self.progress_marks.begin_look(ROLES_MAX, now_ms) {
             return;
         }
         for instance in instances {
@@ -149,8 +149,7 @@ impl Watchdog {
                 _ => false,
             };
             if hangs {
-                let slot = u32::try_from(instance.slot).expect("bounded by the limit of roles");
-                self.open_report(Subject::Role { slot }, None);
+                self.open_report(subject_of(&instance), None);
             }
         }
     }
@@ -280,6 +279,11 @@ impl Watchdog {
     }
 }
 
+fn subject_of(instance: &RoleInstance) -> Subject {
+    let slot = u32::try_from(instance.slot).expect("bounded by the limit of roles");
+    Subject::Role { slot }
+}
+
 #[cfg(test)]
 mod tests {
     use std::net::TcpListener;
@@ -301,6 +305,7 @@ mod tests {
             players_max: 1,
             rooms_max: 1,
             keepers: 1,
+            tickers: 2,
             watchdog_cpu_ms: 1000,
             ..Config::default()
         };

@@ -182,13 +182,13 @@ pub(crate) fn room(lobby: &mut StateHandle, id: u64, seat: Option<u8>) -> Result
     let players: Vec<(u8, PlayerRef)> = occupants(&tx)
         .map(|(number, seat)| (number, seat.player))
         .collect();
-    let (due_ms, state_bytes) = (tx.get(&record.next_tick_at_ms), tx.get(&record.state_bytes));
+    let (due_us, state_bytes) = (tx.get(&record.next_tick_at_us), tx.get(&record.state_bytes));
     let has_state = tx.get(&record.match_seats) != 0;
     drop(tx);
     for fault in faults {
         log::warn!("the game in room {id} cannot show itself: {fault}");
     }
-    let next_tick_ms = (due_ms != u64::MAX && has_state).then(|| due_ms.saturating_sub(now_ms()));
+    let next_tick_ms = (due_us != u64::MAX && has_state).then(|| (due_us / 1000).saturating_sub(now_ms()));
     let (oldest, newest) = record.log.window();
     let picture = draw_game(lobby, &snapshot);
     drop(shown);
