@@ -323,7 +323,8 @@ mod tests {
             ..machine()
         };
         let needed = Requirements::of(&config(), 0).processes;
-        assert_eq!(needed, 2100 + 3 + 3);
+        // Keepers, tickers, supervisor and listener.
+        assert_eq!(needed, 2100 + 3 + 2 + 2);
         assert_eq!(
             problems(&config(), &with(Some(needed + 300), needed + 300), 0),
             []

@@ -152,6 +152,16 @@ fn every_limit_is_documented_with_its_value() {
             limits::OUTBOX_BYTES_MAX,
             "bytes",
         ),
+        (
+            "ticks of a game per second",
+            limits::TICKS_PER_SECOND_MAX.into(),
+            "ticks",
+        ),
+        (
+            "missed ticks that are made up for",
+            limits::CATCH_UP_TICKS_MAX.into(),
+            "ticks",
+        ),
         ("games of a server", limits::GAMES_MAX, "games"),
     ];
     let wrong: Vec<String> = claims
