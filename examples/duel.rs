@@ -59,5 +59,7 @@ fn main() -> Result<(), Box<dyn Error>> {
 }
 
 fn board(snapshot: &Snapshot) -> Result<String, Box<dyn Error>> {
-    Ok(TicTacToe::draw(&codec::decode(&snapshot.view)?))
+    Ok(TicTacToe::draw(&codec::decode(&snapshot.view)?, &|seat| {
+        format!("seat {seat}")
+    }))
 }

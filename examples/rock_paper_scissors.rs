@@ -80,13 +80,13 @@ impl Game for RockPaperScissors {
         winner.map(|(seat, _)| Outcome::Won { seats: vec![seat] })
     }
 
-    fn parse_action(text: &str) -> Result<Hand, Rejection> {
+    fn parse_action(text: &str, _view: Option<&Self::View>) -> Result<Hand, Rejection> {
         let matches = |hand: &Hand| format!("{hand:?}").eq_ignore_ascii_case(text.trim());
         let hand = HANDS.into_iter().find(matches);
         hand.ok_or_else(|| Rejection::bad_action("type rock, paper or scissors"))
     }
 
-    fn draw(view: &Self) -> String {
+    fn draw(view: &Self, _name_of: &dyn Fn(u8) -> String) -> String {
         let seat = |seat: usize| match (view.thrown[seat], view.has_thrown[seat]) {
             (Some(hand), _) => format!("{hand:?}"),
             (None, has_thrown) => (if has_thrown { "thrown" } else { "still thinks" }).to_owned(),

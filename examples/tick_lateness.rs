@@ -56,11 +56,11 @@ impl Game for Clock {
         None
     }
 
-    fn parse_action(_text: &str) -> Result<(), Rejection> {
+    fn parse_action(_text: &str, _view: Option<&Self::View>) -> Result<(), Rejection> {
         Ok(())
     }
 
-    fn draw(view: &u32) -> String {
+    fn draw(view: &u32, _name_of: &dyn Fn(u8) -> String) -> String {
         format!("{view}\n")
     }
 }

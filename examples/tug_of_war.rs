@@ -64,21 +64,21 @@ impl Game for TugOfWar {
         (self.knot.abs() >= HALF_ROPE).then(|| Outcome::Won { seats: vec![winner] })
     }
 
-    fn parse_action(text: &str) -> Result<(), Rejection> {
+    fn parse_action(text: &str, _view: Option<&Self::View>) -> Result<(), Rejection> {
         match text.trim() {
             "pull" => Ok(()),
             _ => Err(Rejection::bad_action("type pull, as often as you can")),
         }
     }
 
-    fn draw(knot: &i8) -> String {
+    fn draw(knot: &i8, _name_of: &dyn Fn(u8) -> String) -> String {
         let rope = (-HALF_ROPE..=HALF_ROPE).map(|place| if place == *knot { 'o' } else { '-' });
         format!("0 {} 1\n", rope.collect::<String>())
     }
 
     /// In text mode, a real-time game is told of by its descriptions.
-    fn describe(knot: &i8, _name_of: &dyn Fn(u8) -> String) -> String {
-        Self::draw(knot).trim_end().to_owned()
+    fn describe(knot: &i8, name_of: &dyn Fn(u8) -> String) -> String {
+        Self::draw(knot, name_of).trim_end().to_owned()
     }
 }
 

@@ -68,11 +68,11 @@ impl Game for Ledger {
         None
     }
 
-    fn parse_action(_text: &str) -> Result<(), Rejection> {
+    fn parse_action(_text: &str, _view: Option<&Self::View>) -> Result<(), Rejection> {
         Ok(())
     }
 
-    fn draw(view: &u8) -> String {
+    fn draw(view: &u8, _name_of: &dyn Fn(u8) -> String) -> String {
         format!("{view}\n")
     }
 }

@@ -108,14 +108,14 @@ impl Game for Connect4 {
         }
     }
 
-    fn parse_action(text: &str) -> Result<u8, Rejection> {
+    fn parse_action(text: &str, _view: Option<&Self::View>) -> Result<u8, Rejection> {
         match text.trim().parse() {
             Ok(column @ 0..=6) => Ok(column),
             _ => Err(Rejection::bad_action("type the number of a column, 0 to 6")),
         }
     }
 
-    fn draw(grid: &Grid) -> String {
+    fn draw(grid: &Grid, _name_of: &dyn Fn(u8) -> String) -> String {
         let mut drawn = String::new();
         for row in grid.rows.iter().rev() {
             drawn.push('|');
@@ -329,7 +329,10 @@ mod tests {
         }
         assert_eq!(model.outcome(), Some(Outcome::Draw));
         assert_eq!(game.outcome(), Some(Outcome::Draw));
-        assert!(Connect4::draw(&game.view(Viewer::Spectator)).ends_with("a draw\n"));
+        assert!(
+            Connect4::draw(&game.view(Viewer::Spectator), &|seat| format!("seat {seat}"))
+                .ends_with("a draw\n")
+        );
     }
 
     #[test]
@@ -346,9 +349,10 @@ mod tests {
 
     #[test]
     fn people_can_play_it() {
-        let game = played(["3", " 3\r\n", "2"].map(|text| Connect4::parse_action(text).expect("a column")));
+        let game =
+            played(["3", " 3\r\n", "2"].map(|text| Connect4::parse_action(text, None).expect("a column")));
         assert_eq!(
-            Connect4::draw(&game.view(Viewer::Spectator)),
+            Connect4::draw(&game.view(Viewer::Spectator), &|seat| format!("seat {seat}")),
             "| . . . . . . . |\n\
              | . . . . . . . |\n\
              | . . . . . . . |\n\
@@ -361,7 +365,7 @@ mod tests {
         );
         for bad in ["", "7", "-1", "left", "3 3"] {
             assert_eq!(
-                Connect4::parse_action(bad).expect_err(bad).code(),
+                Connect4::parse_action(bad, None).expect_err(bad).code(),
                 RejectCode::BadAction
             );
         }

@@ -258,7 +258,7 @@ impl Game for Eights {
         }
     }
 
-    fn parse_action(text: &str) -> Result<Action, Rejection> {
+    fn parse_action(text: &str, _view: Option<&Self::View>) -> Result<Action, Rejection> {
         let text = text.to_ascii_lowercase();
         let mut words: Vec<&str> = text.split_whitespace().collect();
         if words.first() == Some(&"play") {
@@ -281,8 +281,8 @@ impl Game for Eights {
         })
     }
 
-    fn draw(table: &Table) -> String {
-        table.draw()
+    fn draw(table: &Table, name_of: &dyn Fn(u8) -> String) -> String {
+        table.draw(name_of)
     }
 
     fn describe(event: &Event, name_of: &dyn Fn(u8) -> String) -> String {
@@ -417,7 +417,7 @@ impl Table {
         seats.map(|(seat, _)| seat).collect()
     }
 
-    fn draw(&self) -> String {
+    fn draw(&self, name_of: &dyn Fn(u8) -> String) -> String {
         let may_move = !self.over && self.seat == Some(self.next);
         let mut drawn = format!(
             "top card {}, follow {}; stock {}, pile {}\n",
@@ -434,7 +434,7 @@ impl Table {
                 Some(cards) => format!("{cards} cards"),
             };
             let you = if self.seat == Some(seat) { " (you)" } else { "" };
-            drawn.push_str(&format!("{turn} seat {seat}: {cards}{you}\n"));
+            drawn.push_str(&format!("{turn} {}: {cards}{you}\n", name_of(seat)));
         }
         if self.seat.is_some() {
             drawn.push_str("your hand:");
@@ -450,9 +450,12 @@ impl Table {
         drawn.push_str(&match &self.winners()[..] {
             _ if may_move && can_draw => "play a card in [ ], or draw\n".to_owned(),
             _ if may_move => "play a card in [ ], or pass\n".to_owned(),
-            _ if !self.over => format!("seat {} is to move\n", self.next),
-            [seat] => format!("seat {seat} has won\n"),
-            seats => format!("seats {seats:?} have the fewest cards\n"),
+            _ if !self.over => format!("{} is to move\n", name_of(self.next)),
+            [seat] => format!("{} has won\n", name_of(*seat)),
+            seats => {
+                let names: Vec<_> = seats.iter().map(|seat| name_of(*seat)).collect();
+                format!("{} have the fewest cards\n", names.join(" and "))
+            }
         });
         drawn
     }

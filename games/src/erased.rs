@@ -275,7 +275,7 @@ pub trait AnyGame: Send + Sync {
                 self.check_state(state, &mut scratch)?;
                 for viewer in [Viewer::Seat(0), Viewer::Spectator] {
                     let length = self.view(state, viewer, &mut scratch)?;
-                    self.draw(&scratch[..length])?;
+                    self.draw(&scratch[..length], &|seat| format!("seat {seat}"))?;
                 }
                 Ok(())
             });
@@ -310,12 +310,12 @@ pub trait AnyGame: Send + Sync {
     /// A fault of the game's code.
     fn to_move(&self, state: &[u8]) -> Result<Option<u8>, GameError>;
 
-    /// [`Game::parse_action`], encoded as a client would send it.
+    /// [`Game::parse_action`] with an encoded view, or with none if `view` is empty; encoded as a client would send it.
     ///
     /// # Errors
     ///
     /// Text that is no action, or a fault of the game's code.
-    fn parse_action(&self, text: &str) -> Result<Vec<u8>, GameError>;
+    fn parse_action(&self, text: &str, view: &[u8]) -> Result<Vec<u8>, GameError>;
 
     /// [`Game::parse_options`].
     ///
@@ -324,12 +324,19 @@ pub trait AnyGame: Send + Sync {
     /// Text that is no options, or a fault of the game's code.
     fn parse_options(&self, text: &str) -> Result<Vec<u8>, GameError>;
 
+    /// [`Game::describe_options`] of encoded options; empty bytes are the default.
+    ///
+    /// # Errors
+    ///
+    /// A fault of the game's code.
+    fn describe_options(&self, options: &[u8]) -> Result<String, GameError>;
+
     /// [`Game::draw`] of an encoded view.
     ///
     /// # Errors
     ///
     /// A fault of the game's code.
-    fn draw(&self, view: &[u8]) -> Result<String, GameError>;
+    fn draw(&self, view: &[u8], name_of: &dyn Fn(u8) -> String) -> Result<String, GameError>;
 
     /// [`Game::describe`] of an encoded event.
     ///
@@ -390,10 +397,7 @@ impl<G: Game> AnyGame for Erased<G> {
                 );
                 return Err(GameError::Rejected(Rejection::seats_out_of_range(text)));
             }
-            let options = match options {
-                [] => G::Options::default(),
-                bytes => codec::decode(bytes).map_err(|error| Rejection::bad_options(error.to_string()))?,
-            };
+            let options = decode_options::<G>(options)?;
             let step = encode_step(&G::new(options, seats, seed)?, next_state)?;
             step.check_seats(&ErasedOutbox::new(), seats)?;
             Ok(step)
@@ -489,16 +493,29 @@ impl<G: Game> AnyGame for Erased<G> {
         })
     }
 
-    fn parse_action(&self, text: &str) -> Result<Vec<u8>, GameError> {
-        catching_panics(|| Ok(G::encode_action(&G::parse_action(text)?)?))
+    fn parse_action(&self, text: &str, view: &[u8]) -> Result<Vec<u8>, GameError> {
+        catching_panics(|| {
+            let view = match view {
+                [] => None,
+                view => Some(codec::decode(view).map_err(GameError::Undecodable)?),
+            };
+            Ok(G::encode_action(&G::parse_action(text, view.as_ref())?)?)
+        })
     }
 
     fn parse_options(&self, text: &str) -> Result<Vec<u8>, GameError> {
         catching_panics(|| Ok(G::parse_options(text)?))
     }
 
-    fn draw(&self, view: &[u8]) -> Result<String, GameError> {
-        catching_panics(|| Ok(G::draw(&codec::decode(view).map_err(GameError::Undecodable)?)))
+    fn describe_options(&self, options: &[u8]) -> Result<String, GameError> {
+        catching_panics(|| Ok(G::describe_options(&decode_options::<G>(options)?)))
+    }
+
+    fn draw(&self, view: &[u8], name_of: &dyn Fn(u8) -> String) -> Result<String, GameError> {
+        catching_panics(|| {
+            let view = codec::decode(view).map_err(GameError::Undecodable)?;
+            Ok(G::draw(&view, name_of))
+        })
     }
 
     fn describe(&self, event: &[u8], name_of: &dyn Fn(u8) -> String) -> Result<String, GameError> {
@@ -516,6 +533,13 @@ impl<G: Game> AnyGame for Erased<G> {
 impl From<Rejection> for GameError {
     fn from(rejection: Rejection) -> Self {
         GameError::Rejected(rejection)
+    }
+}
+
+fn decode_options<G: Game>(options: &[u8]) -> Result<G::Options, Rejection> {
+    match options {
+        [] => Ok(G::Options::default()),
+        bytes => codec::decode(bytes).map_err(|error| Rejection::bad_options(error.to_string())),
     }
 }
 

@@ -157,12 +157,13 @@ pub trait Game: Serialize + DeserializeOwned + 'static {
     /// How the match ended; `None` while it runs. Asked after each call that changed the state.
     fn outcome(&self) -> Option<Outcome>;
 
-    /// Parses an action that a player types in text mode.
+    /// Parses an action that a player types in text mode. `view` is the match as the player sees it; `None`
+    /// if no match has begun, or its views fail.
     ///
     /// # Errors
     ///
     /// [`Rejection::bad_action`] for text that is no action; its text says what would be one.
-    fn parse_action(text: &str) -> Result<Self::Action, Rejection>;
+    fn parse_action(text: &str, view: Option<&Self::View>) -> Result<Self::Action, Rejection>;
 
     /// Parses the options that a player types as `options=TEXT` after `create`, and encodes them with [`codec::encode`]
     /// as a client would. By default a game has no options.
@@ -174,8 +175,15 @@ pub trait Game: Serialize + DeserializeOwned + 'static {
         Err(Rejection::bad_options(format!("{} has no options", Self::NAME)))
     }
 
+    /// Describes a room's options for people, as part of a sentence: those who join, `help create` (the default) and the
+    /// console show it. Empty if there is nothing to say, which is the default.
+    fn describe_options(_options: &Self::Options) -> String {
+        String::new()
+    }
+
     /// Draws a view for people, in text mode and on the console: lines of plain text, each ending in `\n`, or nothing.
-    fn draw(view: &Self::View) -> String;
+    /// `name_of` gives the name of the player in a seat.
+    fn draw(view: &Self::View, name_of: &dyn Fn(u8) -> String) -> String;
 
     /// Describes an event in one line of plain text for people, in text mode. Empty if the drawn view alone shows it,
     /// which is the default. `name_of` gives the name of the player in a seat.

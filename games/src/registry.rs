@@ -71,8 +71,8 @@ impl Games {
     /// #     fn act(&mut self, _: u8, _: (), _: &mut Outbox<()>) -> Result<(), Rejection> { Ok(()) }
     /// #     fn view(&self, _: Viewer) {}
     /// #     fn outcome(&self) -> Option<Outcome> { None }
-    /// #     fn parse_action(_: &str) -> Result<(), Rejection> { Ok(()) }
-    /// #     fn draw(_: &()) -> String { String::new() }
+    /// #     fn parse_action(_: &str, _view: Option<&Self::View>) -> Result<(), Rejection> { Ok(()) }
+    /// #     fn draw(_: &(), _name_of: &dyn Fn(u8) -> String) -> String { String::new() }
     /// # }
     /// # fn main() {
     /// Games::new().add::<Misnamed>();
@@ -93,8 +93,8 @@ impl Games {
     /// #     fn act(&mut self, _: u8, _: (), _: &mut Outbox<()>) -> Result<(), Rejection> { Ok(()) }
     /// #     fn view(&self, _: Viewer) {}
     /// #     fn outcome(&self) -> Option<Outcome> { None }
-    /// #     fn parse_action(_: &str) -> Result<(), Rejection> { Ok(()) }
-    /// #     fn draw(_: &()) -> String { String::new() }
+    /// #     fn parse_action(_: &str, _view: Option<&Self::View>) -> Result<(), Rejection> { Ok(()) }
+    /// #     fn draw(_: &(), _name_of: &dyn Fn(u8) -> String) -> String { String::new() }
     /// # }
     /// # fn main() {
     /// Games::new().add::<TooFast>();

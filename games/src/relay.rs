@@ -53,11 +53,11 @@ impl Game for Relay {
         None
     }
 
-    fn parse_action(text: &str) -> Result<Vec<u8>, Rejection> {
+    fn parse_action(text: &str, _view: Option<&Self::View>) -> Result<Vec<u8>, Rejection> {
         Ok(text.into())
     }
 
-    fn draw((): &()) -> String {
+    fn draw((): &(), _name_of: &dyn Fn(u8) -> String) -> String {
         String::new()
     }
 

@@ -119,7 +119,7 @@ fn look<G: Game>(game: &Erased<G>, state: &[u8], seats: u8, played: &mut Played)
         let mut view = vec![0; GAME_VIEW_BYTES_MAX];
         let length = or_fail::<G, _>("view", game.view(state, viewer, &mut view));
         view.truncate(length);
-        or_fail::<G, _>("draw", game.draw(&view));
+        or_fail::<G, _>("draw", game.draw(&view, &|seat| format!("seat {seat}")));
         played.seen.push((viewer, view));
     }
 }
@@ -189,10 +189,10 @@ mod tests {
         fn outcome(&self) -> Option<Outcome> {
             None
         }
-        fn parse_action(_: &str) -> Result<u32, Rejection> {
+        fn parse_action(_: &str, _view: Option<&Self::View>) -> Result<u32, Rejection> {
             Err(Rejection::bad_action("not for people"))
         }
-        fn draw((): &()) -> String {
+        fn draw((): &(), _name_of: &dyn Fn(u8) -> String) -> String {
             String::new()
         }
     }

@@ -108,14 +108,14 @@ impl Game for TicTacToe {
         }
     }
 
-    fn parse_action(text: &str) -> Result<u8, Rejection> {
+    fn parse_action(text: &str, _view: Option<&Self::View>) -> Result<u8, Rejection> {
         match text.trim().parse() {
             Ok(cell @ 0..=8) => Ok(cell),
             _ => Err(Rejection::bad_action("type the number of a free cell, 0 to 8")),
         }
     }
 
-    fn draw(board: &Board) -> String {
+    fn draw(board: &Board, _name_of: &dyn Fn(u8) -> String) -> String {
         let cell = |index: usize| match board.cells[index] {
             Some(seat) => mark(seat).to_string(),
             None => index.to_string(),
@@ -266,12 +266,12 @@ mod tests {
         for (seat, text) in [(0, "4"), (1, " 0\r\n")] {
             game.act(
                 seat,
-                TicTacToe::parse_action(text).expect("a cell"),
+                TicTacToe::parse_action(text, None).expect("a cell"),
                 &mut Outbox::new(),
             )
             .expect("a free one");
         }
-        let drawn = TicTacToe::draw(&game.view(Viewer::Spectator));
+        let drawn = TicTacToe::draw(&game.view(Viewer::Spectator), &|seat| format!("seat {seat}"));
         assert_eq!(
             drawn,
             " O | 1 | 2\n---+---+---\n 3 | X | 5\n---+---+---\n 6 | 7 | 8\nX is to move\n"
@@ -283,7 +283,7 @@ mod tests {
         );
         for bad in ["", "9", "-1", "middle", "4 4"] {
             assert_eq!(
-                TicTacToe::parse_action(bad).expect_err(bad).code(),
+                TicTacToe::parse_action(bad, None).expect_err(bad).code(),
                 RejectCode::BadAction
             );
         }

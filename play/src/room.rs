@@ -6,7 +6,7 @@ use forkade_protocol::text::is_same_name;
 use forkade_protocol::{Phase, Reservation, RoomEvent, RoomId, SeatInfo, Snapshot, Turn};
 
 use forkade_games::{AnyGame, GameError, Games};
-use forkade_text::render::RenderContext;
+use forkade_text::render::{RenderContext, name_in};
 
 /// A room.
 #[derive(Debug)]
@@ -71,7 +71,7 @@ impl Room {
         self.drawing = match game(&self.snapshot, games) {
             None => Drawing::Unknown,
             Some(_) if self.snapshot.view.is_empty() => Drawing::Nothing,
-            Some(game) => match game.draw(&self.snapshot.view) {
+            Some(game) => match game.draw(&self.snapshot.view, &|seat| name_in(&self.snapshot, seat)) {
                 Ok(text) if text.trim().is_empty() => Drawing::Nothing,
                 Ok(text) => Drawing::Lines(text.lines().map(str::to_owned).collect()),
                 Err(error) => Drawing::Failed(error.to_string()),
@@ -191,10 +191,11 @@ impl Room {
                 "this program does not know the game {name}, and so none of its moves"
             ));
         };
-        game.parse_action(text).map_err(|error| match error {
-            GameError::Rejected(rejection) => rejection.text().to_owned(),
-            other => other.to_string(),
-        })
+        game.parse_action(text, &self.snapshot.view)
+            .map_err(|error| match error {
+                GameError::Rejected(rejection) => rejection.text().to_owned(),
+                other => other.to_string(),
+            })
     }
 
     /// Whether the player has a seat in a running match.

@@ -103,7 +103,7 @@ fn execute_line(session: &mut Session<'_>, line: &[u8]) -> Result<FrameOutcome, 
     let message = match command {
         Command::Nothing => return say(session, ""),
         Command::Help(None) => return say(session, &render::help()),
-        Command::Help(Some(about)) => return say(session, &render::command_help(about)),
+        Command::Help(Some(about)) => return say(session, &render::command_help(about, session.state.games)),
         Command::Games => {
             let games = render::games(session.state.games);
             return say(session, &games);

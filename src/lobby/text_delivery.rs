@@ -131,7 +131,7 @@ fn draw_match(
     }
     let drawn = view_for(tx, shown, games, seat).and_then(|view| match view.is_empty() {
         true => Ok(String::new()),
-        false => game_of(tx, games).draw(&view),
+        false => game_of(tx, games).draw(&view, &|seat| name_of(tx, seat)),
     });
     let drawn = drawn.unwrap_or_else(|fault| {
         faults.push(fault);
@@ -161,6 +161,13 @@ pub(crate) fn turn_hint(
         Some(_) if to_move == seat => "It is your move.\n",
         _ => "",
     }
+}
+
+/// Returns the name of the player in a seat, or its number.
+fn name_of(tx: &RoomTx<'_>, seat: u8) -> String {
+    let cell = tx.record().seats.get(usize::from(seat)).map(|seat| tx.get(seat));
+    let taken = cell.filter(|cell| cell.player.is_some());
+    taken.map_or_else(|| format!("seat {seat}"), |cell| cell.name.as_str().to_owned())
 }
 
 /// Returns all seats: their players, and the names of their last players.

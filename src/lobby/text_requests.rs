@@ -9,7 +9,7 @@ use forkade_protocol::{RejectCode, RoomId, Snapshot};
 
 use crate::limits::TEXT_NAMES_SHOWN_MAX;
 use crate::lobby::join_leave;
-use crate::lobby::room_view::snapshot;
+use crate::lobby::room_view::{snapshot, view_for};
 use crate::session::Session;
 use crate::session::handshake::{Refusal, ensure_not_banned};
 use crate::session::rejection::Rejection;
@@ -102,8 +102,15 @@ pub fn list_cursor_before(number: u64) -> RoomId {
 ///
 /// If the player is in no room, or the text is no action.
 pub fn parse_action(session: &mut Session<'_>, text: &str) -> Result<Vec<u8>, Rejection> {
-    let game = join_leave::with_room(session, |tx, context| Ok(game_of(&tx, context.calls.games)))?;
-    Ok(game.parse_action(text)?)
+    let (game, view) = join_leave::with_room(session, |tx, context| {
+        let shown = context.mark_shown(&tx);
+        let view = view_for(&tx, &shown, context.calls.games, context.seat).unwrap_or_else(|fault| {
+            context.calls.faults.push(fault);
+            Vec::new()
+        });
+        Ok((game_of(&tx, context.calls.games), view))
+    })?;
+    Ok(game.parse_action(text, &view)?)
 }
 
 /// Returns a snapshot of the player's room.

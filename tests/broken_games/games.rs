@@ -137,11 +137,11 @@ impl Game for Fragile {
         Some(Outcome::Won { seats: vec![seat] })
     }
 
-    fn parse_action(_text: &str) -> Result<Deed, Rejection> {
+    fn parse_action(_text: &str, _view: Option<&Self::View>) -> Result<Deed, Rejection> {
         Err(Rejection::bad_action("this game is not for people"))
     }
 
-    fn draw(_view: &u32) -> String {
+    fn draw(_view: &u32, _name_of: &dyn Fn(u8) -> String) -> String {
         String::new()
     }
 }
@@ -186,11 +186,11 @@ impl Game for Clock {
         None
     }
 
-    fn parse_action(_text: &str) -> Result<(), Rejection> {
+    fn parse_action(_text: &str, _view: Option<&Self::View>) -> Result<(), Rejection> {
         Ok(())
     }
 
-    fn draw(view: &u32) -> String {
+    fn draw(view: &u32, _name_of: &dyn Fn(u8) -> String) -> String {
         format!("{view}\n")
     }
 }
@@ -262,13 +262,17 @@ impl Game for Unseen {
         None
     }
 
-    fn parse_action(text: &str) -> Result<u32, Rejection> {
+    fn parse_action(text: &str, _view: Option<&Self::View>) -> Result<u32, Rejection> {
         text.parse().map_err(|_| Rejection::bad_action("a number"))
     }
 
-    fn draw(view: &Self::View) -> String {
+    fn describe_options((shows, way): &Self::Options) -> String {
+        format!("{shows:?} {way:?}")
+    }
+
+    fn draw(view: &Self::View, name_of: &dyn Fn(u8) -> String) -> String {
         Self::fail(Shows::Draw, *view);
-        format!("the sum is {}\n", view.0)
+        format!("the sum of {} is {}\n", name_of(0), view.0)
     }
 
     fn describe(event: &Self::Event, _name_of: &dyn Fn(u8) -> String) -> String {
@@ -316,11 +320,11 @@ impl<T: Default + Serialize + serde::de::DeserializeOwned + 'static> Game for Le
         None
     }
 
-    fn parse_action(_text: &str) -> Result<u32, Rejection> {
+    fn parse_action(_text: &str, _view: Option<&Self::View>) -> Result<u32, Rejection> {
         Err(Rejection::bad_action("this game is not for people"))
     }
 
-    fn draw(view: &u32) -> String {
+    fn draw(view: &u32, _name_of: &dyn Fn(u8) -> String) -> String {
         format!("{view}\n")
     }
 }
@@ -396,11 +400,11 @@ impl Game for Sluggish {
         None
     }
 
-    fn parse_action(_text: &str) -> Result<(), Rejection> {
+    fn parse_action(_text: &str, _view: Option<&Self::View>) -> Result<(), Rejection> {
         Ok(())
     }
 
-    fn draw(view: &u32) -> String {
+    fn draw(view: &u32, _name_of: &dyn Fn(u8) -> String) -> String {
         format!("{view}\n")
     }
 }

@@ -39,7 +39,18 @@ fn expect_room_blamed(fault: (Shows, Way)) {
     assert_eq!(sum(&joined.view), 0, "there is nothing wrong yet");
     let number = (joined.room.0 & u64::from(u32::MAX)) + 1;
     bob.type_line(&format!("join {number}"));
-    bob.read_until("You are in room");
+    let room_as_seen = bob.read_until("the sum of Ann is 0");
+    let (shows, way) = fault;
+    assert!(
+        room_as_seen.contains(&format!("rules: {shows:?} {way:?}")),
+        "{room_as_seen}"
+    );
+    assert!(
+        bob.ask("help create")
+            .contains("unseen by default: Nothing Loops")
+    );
+    let on_console = server.ask(&format!("room {number}"));
+    assert!(on_console.contains(&format!("{shows:?} {way:?}")), "{on_console}");
     ann.act(codec::encode(&1_u32).expect("encodes")).expect("legal");
     // Ann's client asks for a view, and an operator for a drawing.
     let seen = ann.look().expect("the connection and the seat are kept");

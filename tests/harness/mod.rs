@@ -69,11 +69,11 @@ impl Game for Clock {
         (self.last != 0 && self.ticks == self.last).then_some(Outcome::Draw)
     }
 
-    fn parse_action(_text: &str) -> Result<bool, Rejection> {
+    fn parse_action(_text: &str, _view: Option<&Self::View>) -> Result<bool, Rejection> {
         Ok(false)
     }
 
-    fn draw(view: &u32) -> String {
+    fn draw(view: &u32, _name_of: &dyn Fn(u8) -> String) -> String {
         format!("{view}\n")
     }
 }

@@ -96,11 +96,11 @@ impl Game for Sticky {
         None
     }
 
-    fn parse_action(_text: &str) -> Result<Deed, Rejection> {
+    fn parse_action(_text: &str, _view: Option<&Self::View>) -> Result<Deed, Rejection> {
         Err(Rejection::bad_action("this game is not for people"))
     }
 
-    fn draw(_view: &u32) -> String {
+    fn draw(_view: &u32, _name_of: &dyn Fn(u8) -> String) -> String {
         String::new()
     }
 }
@@ -147,11 +147,11 @@ impl Game for Metronome {
         None
     }
 
-    fn parse_action(_text: &str) -> Result<(), Rejection> {
+    fn parse_action(_text: &str, _view: Option<&Self::View>) -> Result<(), Rejection> {
         Ok(())
     }
 
-    fn draw(view: &u32) -> String {
+    fn draw(view: &u32, _name_of: &dyn Fn(u8) -> String) -> String {
         format!("{view}\n")
     }
 }

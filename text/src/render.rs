@@ -18,7 +18,7 @@ use crate::escape::Escaped;
 use crate::render::rooms::{list_of_rooms, own_label, view_text};
 
 pub use crate::render::events::RenderContext;
-pub use crate::render::rooms::{room, room_number};
+pub use crate::render::rooms::{name_in, room, room_number};
 pub use crate::render::wrap::{chat_prefix, quoted_input, quoted_name, to_terminal, wrap, wrap_to};
 
 /// The beginning of the line in which the player types.
@@ -69,9 +69,21 @@ pub fn help() -> String {
     lines.collect::<String>() + "Anything else is a move in your game.\n"
 }
 
-/// The explanation of one command.
-pub fn command_help(about: &Description) -> String {
-    about.explanation().map(|line| format!("  {line}\n")).collect()
+/// The explanation of one command; of `create`, with the options that a room of each game has by default.
+pub fn command_help(about: &Description, games: &Games) -> String {
+    let mut text: String = about.explanation().map(|line| format!("  {line}\n")).collect();
+    if about.name() == "create" {
+        for (_, game) in games.iter() {
+            if let Some(options) = game
+                .describe_options(&[])
+                .ok()
+                .filter(|options| !options.is_empty())
+            {
+                text.push_str(&format!("  {} by default: {options}\n", game.name()));
+            }
+        }
+    }
+    text
 }
 
 /// The name of a room that was created without one.

@@ -244,7 +244,7 @@ fn people_can_play_it() {
         ..new(2, 0)
     };
     assert_eq!(
-        Eights::draw(&game.view(Viewer::Seat(0))),
+        Eights::draw(&game.view(Viewer::Seat(0)), &|seat| format!("seat {seat}")),
         "top card 10D, follow diamonds; stock 1, pile 1\n\
          > seat 0: 4 cards (you)\n\
          \x20 seat 1: 1 card\n\
@@ -252,18 +252,18 @@ fn people_can_play_it() {
          play a card in [ ], or draw\n"
     );
     for (seat, text) in [(0, " Play 8C spades\r\n"), (1, "3s")] {
-        let action = Eights::parse_action(text).expect(text);
+        let action = Eights::parse_action(text, None).expect(text);
         game = go(&game, Input::Act(seat, action)).0;
     }
     assert_eq!(
-        Eights::draw(&game.view(Viewer::Spectator)),
+        Eights::draw(&game.view(Viewer::Spectator), &|seat| format!("seat {seat}")),
         "top card 3S, follow spades; stock 1, pile 3\n\
          \x20 seat 0: 3 cards\n\
          \x20 seat 1: 0 cards\n\
          seat 1 has won\n"
     );
-    assert_eq!(Eights::parse_action("DRAW"), Ok(Action::Draw));
-    assert_eq!(Eights::parse_action("pass"), Ok(Action::Pass));
+    assert_eq!(Eights::parse_action("DRAW", None), Ok(Action::Draw));
+    assert_eq!(Eights::parse_action("pass", None), Ok(Action::Pass));
     for bad in [
         "",
         "play",
@@ -277,7 +277,7 @@ fn people_can_play_it() {
         "8s \u{e9}",
     ] {
         assert_eq!(
-            Eights::parse_action(bad).expect_err(bad).code(),
+            Eights::parse_action(bad, None).expect_err(bad).code(),
             RejectCode::BadAction
         );
     }

@@ -71,12 +71,16 @@ impl Game for Obedient {
         }
     }
 
-    fn parse_action(text: &str) -> Result<String, Rejection> {
-        Ok(text.to_uppercase())
+    fn parse_action(text: &str, view: Option<&Self::View>) -> Result<String, Rejection> {
+        Ok(text.to_uppercase() + view.map_or("", String::as_str))
     }
 
-    fn draw(view: &String) -> String {
-        format!("[{view}]\n")
+    fn describe_options(options: &Self::Options) -> String {
+        format!("options {options:?}")
+    }
+
+    fn draw(view: &String, name_of: &dyn Fn(u8) -> String) -> String {
+        format!("{} [{view}]\n", name_of(2))
     }
 
     fn describe(event: &String, name_of: &dyn Fn(u8) -> String) -> String {
@@ -207,11 +211,28 @@ fn faults_outside_of_actions_are_typed_errors_too() {
 
 #[test]
 fn people_s_text_and_pictures_go_through_bytes() {
-    let action = GAME.parse_action("go").expect("a text");
-    assert_eq!(act(&action).expect("it is allowed").0, "GO");
-    assert_eq!(GAME.draw(&bytes("view")).expect("it is drawn"), "[view]\n");
-    assert!(matches!(GAME.draw(&[5, 1]), Err(GameError::Undecodable(_))));
+    for (view, expected) in [(bytes(" view"), "GO view"), (Vec::new(), "GO")] {
+        let action = GAME.parse_action("go", &view).expect("a text");
+        assert_eq!(act(&action).expect("it is allowed").0, expected);
+    }
     let name_of = |seat: u8| format!("player {seat}");
+    assert_eq!(
+        GAME.draw(&bytes("view"), &name_of).expect("it is drawn"),
+        "player 2 [view]\n"
+    );
+    assert!(matches!(
+        GAME.draw(&[5, 1], &name_of),
+        Err(GameError::Undecodable(_))
+    ));
+    assert!(
+        GAME.describe_options(&[])
+            .expect("the default")
+            .starts_with("options ")
+    );
+    assert!(matches!(
+        GAME.describe_options(&[255]),
+        Err(GameError::Rejected(_))
+    ));
     assert_eq!(
         GAME.describe(&bytes("hello"), &name_of).expect("it is described"),
         "player 3: hello"

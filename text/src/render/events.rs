@@ -100,7 +100,7 @@ impl RenderContext<'_> {
                 )
             }
             RoomEvent::Configured { rules: changed } => {
-                let others = match rules_text(changed) {
+                let others = match rules_text(self.game, changed) {
                     none if none.is_empty() => String::new(),
                     others => format!(", {others}"),
                 };

@@ -53,7 +53,7 @@ pub fn room(games: &Games, snapshot: &Snapshot) -> String {
     if snapshot.spectators > 0 {
         text.push_str(&format!("  watching: {}\n", snapshot.spectators));
     }
-    let rules = rules_text(&snapshot.rules);
+    let rules = rules_text(game, &snapshot.rules);
     if !rules.is_empty() {
         text.push_str(&format!("  rules: {rules}\n"));
     }
@@ -64,12 +64,18 @@ pub fn room(games: &Games, snapshot: &Snapshot) -> String {
 pub(super) fn view_text(games: &Games, snapshot: &Snapshot) -> String {
     let drawn = find(games, &snapshot.game)
         .filter(|_| !snapshot.view.is_empty())
-        .map(|game| game.draw(&snapshot.view));
+        .map(|game| game.draw(&snapshot.view, &|seat| name_in(snapshot, seat)));
     match drawn {
         None => String::new(),
         Some(Ok(drawn)) => drawn,
         Some(Err(_)) => NO_DRAWING.into(),
     }
+}
+
+/// The name of the player in a seat, or its number.
+pub fn name_in(snapshot: &Snapshot, seat: u8) -> String {
+    let taken = snapshot.seats.get(usize::from(seat)).and_then(Option::as_ref);
+    taken.map_or_else(|| format!("seat {seat}"), |info| info.name.clone())
 }
 
 pub(super) fn own_label(games: &Games, snapshot: &Snapshot) -> String {
@@ -117,7 +123,7 @@ pub(super) fn list_of_rooms(rooms: &[RoomSummary], next: Option<RoomId>) -> Stri
     text
 }
 
-pub(super) fn rules_text(rules: &RoomRules) -> String {
+pub(super) fn rules_text(game: Option<&dyn AnyGame>, rules: &RoomRules) -> String {
     let turn = (rules.turn_seconds > 0).then(|| format!("{} seconds for a turn", rules.turn_seconds));
     let others = [
         (rules.passcode, "passcode"),
@@ -128,7 +134,15 @@ pub(super) fn rules_text(rules: &RoomRules) -> String {
         .into_iter()
         .filter(|(applies, _)| *applies)
         .map(|(_, words)| words.to_owned());
-    others.chain(turn).collect::<Vec<_>>().join(", ")
+    // A game that cannot describe its options says nothing of them.
+    let options = game.and_then(|game| game.describe_options(&rules.options).ok());
+    let options = options.filter(|options| !options.is_empty());
+    options
+        .into_iter()
+        .chain(others)
+        .chain(turn)
+        .collect::<Vec<_>>()
+        .join(", ")
 }
 
 fn find<'g>(games: &'g Games, name: &str) -> Option<&'g dyn AnyGame> {

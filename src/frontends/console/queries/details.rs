@@ -18,6 +18,7 @@ use crate::state::layout::{PlayerRef, RoomRef};
 use crate::state::rooms::{RoomRecord, is_open, occupants};
 use crate::state::shown_game::ShownGame;
 use forkade_text::escape::Escaped;
+use forkade_text::render::name_in;
 use shmem::lock::LockStats;
 use shmem::sys::clock::now_ms;
 use shmem::transaction::Record;
@@ -202,6 +203,9 @@ pub(crate) fn room(lobby: &mut StateHandle, id: u64, seat: Option<u8>) -> Result
         .map(|kept| json!({"seat": kept.seat, "name": text(&kept.name), "milliseconds": kept.milliseconds}))
         .collect();
     let rules = &snapshot.rules;
+    let game = lobby.games.find(&snapshot.game);
+    let described = game.and_then(|(_, game)| game.describe_options(&rules.options).ok());
+    let options_text = described.map_or(Value::Null, |described| text(&described));
     let mut fields = vec![
         ("id", json!(id)),
         ("name", text(&snapshot.name)),
@@ -216,6 +220,7 @@ pub(crate) fn room(lobby: &mut StateHandle, id: u64, seat: Option<u8>) -> Result
         ("no_spectators", json!(rules.no_spectators)),
         ("turn_seconds", json!(rules.turn_seconds)),
         ("options", hex(&rules.options)),
+        ("options_text", options_text),
         ("turn_seat", json!(snapshot.turn.map(|turn| turn.seat))),
         ("turn_ms", json!(snapshot.turn.map(|turn| turn.milliseconds))),
         ("next_tick_ms", json!(next_tick_ms)),
@@ -250,7 +255,7 @@ fn draw_game(lobby: &StateHandle, snapshot: &Snapshot) -> Value {
     let Some((_, game)) = lobby.games.find(&snapshot.game) else {
         return Value::Null;
     };
-    match game.draw(&snapshot.view) {
+    match game.draw(&snapshot.view, &|seat| name_in(snapshot, seat)) {
         // Line ends are the game's own; the text in a line may come from a player.
         Ok(drawn) => Value::String(
             drawn
