@@ -205,8 +205,8 @@ impl Ticker {
             self.liveness.report();
             let record = self.context.memory.rooms.at(index);
             let now_us = now_us();
-            if !record.is_due(now_us) {
-                // Another ticker was quicker.
+            if !record.is_due(now_us) || self.due_rooms.is_left_to_another(record, now_us) {
+                // Another ticker was quicker, or the room has become suspect.
                 self.due_rooms.enter(index, record, now_us);
             } else if self.run_room(index, now_us) {
                 self.due_rooms.enter(index, record, now_us);
@@ -216,7 +216,7 @@ impl Ticker {
         }
     }
 
-    /// Runs the room's timers; false if another process is busy with the room.
+    /// Runs the room's timers; false if there is nothing to do at this moment: another process is busy with the room.
     fn run_room(&mut self, index: u32, now_us: u64) -> bool {
         let memory = self.context.memory;
         let own_mark = &memory.header.running_games[self.number as usize];
@@ -228,8 +228,9 @@ impl Ticker {
             log::warn!("the game in room {index} keeps others waiting: {fault}");
         }
         match run {
-            Ok(RoomTimers::Busy) => return false,
-            Ok(RoomTimers::NotDue | RoomTimers::Done) => {}
+            // A room that says that it is due, and is not, must not keep the ticker awake.
+            Ok(RoomTimers::Busy | RoomTimers::NotDue) => return false,
+            Ok(RoomTimers::Done) => {}
             Err(Rejection {
                 fault: Some(fault), ..
             }) => {

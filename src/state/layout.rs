@@ -207,7 +207,8 @@ impl Memory {
         }
     }
 
-    fn offset_of(&self, record: &'static impl Record) -> u64 {
+    /// Where the record lies in the mapping, in bytes: the number of its lock.
+    pub(crate) fn offset_of(&self, record: &'static impl Record) -> u64 {
         self.mapping.offset_of(record.guarded_addresses().start) as u64
     }
 

@@ -347,6 +347,8 @@ pub(crate) enum Pace {
     Computes,
     /// The second one never ends.
     Loops,
+    /// The second one sleeps for ever.
+    FallsAsleep,
     /// The second one ends the process.
     Aborts,
 }
@@ -386,8 +388,11 @@ impl Game for Sluggish {
             Pace::Loops if self.ticks == 2 => loop {
                 std::hint::spin_loop();
             },
+            Pace::FallsAsleep if self.ticks == 2 => loop {
+                std::thread::sleep(Duration::from_secs(1));
+            },
             Pace::Aborts if self.ticks == 2 => std::process::abort(),
-            Pace::Prompt | Pace::Loops | Pace::Aborts => {}
+            Pace::Prompt | Pace::Loops | Pace::FallsAsleep | Pace::Aborts => {}
         }
         out.to_all(&self.ticks);
     }

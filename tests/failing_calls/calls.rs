@@ -60,6 +60,7 @@ pub(crate) const POLL: Call = call(
 pub(crate) const NEW_POLL: Call = call("epoll_create", &[libc::SYS_epoll_create1]);
 pub(crate) const POLL_FOR: Call = call("epoll_ctl", &[libc::SYS_epoll_ctl]);
 pub(crate) const SIGNALFD: Call = call("signalfd", &[libc::SYS_signalfd, libc::SYS_signalfd4]);
+pub(crate) const TIMERFD: Call = call("timerfd_create", &[libc::SYS_timerfd_create]);
 pub(crate) const EVENTFD: Call = call("eventfd", &[libc::SYS_eventfd2]);
 pub(crate) const RECEIVE: Call = call("recv", &[libc::SYS_recvfrom]);
 pub(crate) const SEND: Call = call("send", &[libc::SYS_sendto]);
@@ -88,6 +89,7 @@ const CALLS: &[Call] = &[
     NEW_POLL,
     POLL_FOR,
     SIGNALFD,
+    TIMERFD,
     EVENTFD,
     RECEIVE,
     SEND,
@@ -270,6 +272,7 @@ pub(crate) const MATRIX: &[Row] = &[
     told(Ticker, NEW_POLL, After(Ticker), NO_DESCRIPTOR),
     told(Ticker, POLL_FOR, After(Ticker), &[ENOMEM]),
     told(Ticker, SIGNALFD, After(Ticker), NO_DESCRIPTOR),
+    told(Ticker, TIMERFD, After(Ticker), NO_DESCRIPTOR),
     told(Ticker, OPEN, After(Ticker), NO_DESCRIPTOR),
     told(Keeper, CLOSE_RANGE, After(Keeper), &[ENOMEM]),
     told(Keeper, NEW_POLL, After(Keeper), NO_DESCRIPTOR),

@@ -359,16 +359,12 @@ impl Fixture {
         if let Some(killed_at) = self.killed_at {
             std::thread::sleep(ROLE_IS_TRUSTED_AFTER.saturating_sub(killed_at.elapsed()));
         }
-        let victim = self
-            .subject
-            .pids(name)
-            .first()
-            .copied()
-            .ok_or("no process to kill")?;
+        let before = self.subject.pids(name);
+        let victim = before.first().copied().ok_or("no process to kill")?;
         kill_process(victim);
         let is_replaced = || {
             let pids = self.subject.pids(name);
-            !pids.is_empty() && !pids.contains(&victim)
+            pids.len() >= before.len() && !pids.contains(&victim)
         };
         if !eventually(is_replaced) {
             return Err(format!("the {name} was not replaced"));

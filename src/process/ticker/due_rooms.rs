@@ -64,6 +64,11 @@ impl DueRooms {
         (!is_suspect).then(|| late_us.unwrap_or(u64::MAX))
     }
 
+    /// Whether the room has become suspect, so that only the last ticker runs it.
+    pub(super) fn is_left_to_another(&self, record: &RoomRecord, now_us: u64) -> bool {
+        self.ticker != self.tickers - 1 && record.is_suspect(now_us / 1000)
+    }
+
     /// When the first look is due; `None` if no room is entered.
     pub(super) fn next_look_us(&self) -> Option<u64> {
         self.rooms.iter().map(|(_, look_at_us)| *look_at_us).min()

@@ -15,8 +15,11 @@ pub(crate) mod hang_detector;
 pub(crate) mod progress;
 mod targets;
 
-use crate::limits::{REPORTS_MAX, ROLES_MAX, WATCHDOG_KILLS_PER_SECOND_MAX, WATCHDOG_POLL_MS};
+use crate::limits::{
+    LIVENESS_POLL_MS, REPORTS_MAX, ROLES_MAX, WATCHDOG_KILLS_PER_SECOND_MAX, WATCHDOG_POLL_MS,
+};
 use crate::process::process_table::Context;
+use crate::state::layout::RoomRef;
 use crate::state::roles::RoleInstance;
 use shmem::hang_reports::Subject;
 use shmem::sys::process::{ProcessId, ProcessStatus, RunState};
@@ -133,6 +136,7 @@ impl Watchdog {
         if !self.progress_marks.begin_look(ROLES_MAX, now_ms) {
             return;
         }
+        self.check_running_games(now_ms);
         for instance in instances {
             let role = instance.slot(self.context.memory);
             let Some(process) = role.process() else {
@@ -150,6 +154,27 @@ impl Watchdog {
             };
             if hangs {
                 self.open_report(subject_of(&instance), None);
+            }
+        }
+    }
+
+    /// Follows the holder of the lock of each room in whose game a ticker has slept for long. Perhaps nobody waits for
+    /// that lock and reports it: other tickers go on with other rooms.
+    fn check_running_games(&mut self, now_ms: u64) {
+        let memory = self.context.memory;
+        for mark in &memory.header.running_games {
+            let room = mark.room.load(Ordering::Acquire);
+            let ran_for_ms = now_ms.saturating_sub(mark.since_ms.load(Ordering::Relaxed));
+            if room == 0 || ran_for_ms < LIVENESS_POLL_MS {
+                continue;
+            }
+            let ticker = ProcessId::from_u64(mark.process.load(Ordering::Relaxed));
+            if ticker.and_then(run_state) != Some(RunState::Sleeping) {
+                continue;
+            }
+            if let Some(record) = memory.rooms.get(RoomRef::from_id(room).index()) {
+                let offset = memory.offset_of(record);
+                self.open_report(Subject::Lock { offset }, None);
             }
         }
     }
@@ -293,7 +318,7 @@ mod tests {
 
     use super::*;
     use crate::config::{Config, ConfigSource, SETTINGS, Settings};
-    use crate::limits::{LIVENESS_POLL_MS, WATCHDOG_STOPPED_POLLS};
+    use crate::limits::WATCHDOG_STOPPED_POLLS;
     use crate::process::ipc::IpcHandles;
     use crate::state::layout::{Capacity, Memory};
     use forkade_games::Games;
