@@ -123,7 +123,7 @@ fn measure(rooms: usize, seconds: u64, kills_per_second: u32) -> Result<(), Box<
     let server = Server::start()?;
     let mut players = Vec::with_capacity(rooms);
     for number in 0..rooms {
-        let mut player = Client::connect(server.game, &format!("p{number}"), ClientOptions::default())?;
+        let mut player = Client::connect(server.game, format!("p{number}"), ClientOptions::default())?;
         player.create_room(NewRoom::new("clock", "tower"))?;
         players.push(player);
     }
