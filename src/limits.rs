@@ -522,6 +522,9 @@ pub const UPGRADE_HANDLER_INTERVAL_MS: u64 = 5;
 
 // --- Logging ----------------------------------------------------------------------------------------------------
 
+/// Bytes of a player's action that the log shows, when a game has failed over it.
+pub const LOGGED_ACTION_BYTES_MAX: usize = 32;
+
 /// A log record with its line end: what Linux writes to a pipe in one piece (`PIPE_BUF`).
 pub const LOG_RECORD_BYTES_MAX: usize = 4096;
 

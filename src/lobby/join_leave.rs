@@ -407,6 +407,7 @@ pub(crate) fn with_room<R>(
             games: state.games,
             outbox: &mut state.outbox,
             faults: &mut state.faults,
+            room,
         },
     };
     run(tx, &mut context)

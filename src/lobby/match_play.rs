@@ -17,6 +17,7 @@ use crate::lobby::turns::{self, start_turn_clock, update_turn_clock};
 use crate::session::Session;
 use crate::session::rejection::Rejection;
 use crate::state::buffers;
+use crate::state::fault::{Fault, GameCall};
 use crate::state::handle::StateHandle;
 use crate::state::header::Header;
 use crate::state::layout::RoomRef;
@@ -31,7 +32,18 @@ pub(crate) struct GameCalls<'l> {
     /// The events that the call emits.
     pub(crate) outbox: &'l mut ErasedOutbox,
     /// Failures of a game that reject no request; for the log, once no lock is held.
-    pub(crate) faults: &'l mut Vec<GameError>,
+    pub(crate) faults: &'l mut Vec<Fault>,
+    /// The room whose game is called.
+    pub(crate) room: RoomRef,
+}
+
+impl GameCalls<'_> {
+    /// The game of the transaction's room has failed, or refused, in this call.
+    fn rejection(&self, tx: &RoomTx<'_>, call: GameCall<'_>, error: GameError) -> Rejection {
+        Rejection::of_call(error, |error| {
+            Fault::in_room(tx, self.games, self.room, call, error)
+        })
+    }
 }
 
 /// Sets whether the player is ready. The match begins when all seats are.
@@ -87,14 +99,17 @@ pub fn act(session: &mut Session<'_>, action: &[u8]) -> Result<(), Rejection> {
             |game, state, out, next| game.act(state, seat, action, out, next),
         );
         let took_ms = last_tick_ms().saturating_sub(began_ms);
+        let call = GameCall::act(seat, action);
         if took_ms >= GAME_CALL_REPORTED_MS {
-            context.calls.faults.push(GameError::Slow {
+            let slow = GameError::Slow {
                 game: game_of(tx, context.calls.games).name(),
                 call: "act",
                 took_ms,
-            });
+            };
+            let slow = Fault::in_room(tx, context.calls.games, context.room, call, slow);
+            context.calls.faults.push(slow);
         }
-        acted?
+        acted.map_err(|error| context.calls.rejection(tx, call, error))?
     })
 }
 
@@ -121,7 +136,7 @@ fn set_ready(
         let mut events = Events::begin(tx);
         events.push_to_all(tx, RoomEvent::Ready { seat, ready })?;
         events.finish(tx);
-        start_if_all_are_ready(tx, context.calls.games, seed)
+        start_if_all_are_ready(tx, &context.calls, seed)
     })
 }
 
@@ -160,7 +175,12 @@ pub fn tick(state: &mut StateHandle, index: u32, now_ms: u64) -> Result<bool, Re
         None,
         |game, state, out, next| game.tick(state, out, next),
     );
-    if let Err(rejection) = ticked.map_err(Rejection::from).flatten() {
+    let failed = |error| {
+        Rejection::of_call(error, |error| {
+            Fault::in_room(&tx, state.games, room, GameCall::of("tick", None), error)
+        })
+    };
+    if let Err(rejection) = ticked.map_err(failed).flatten() {
         drop(tx);
         abandon_match(state, index)?;
         return Err(rejection);
@@ -192,8 +212,11 @@ pub(crate) fn player_left(tx: &mut RoomTx<'_>, calls: &mut GameCalls<'_>, seat: 
     });
     match left {
         Ok(applied) => applied?,
-        Err(fault) => {
-            calls.faults.push(fault);
+        Err(error) => {
+            let call = GameCall::of("leave", Some(seat));
+            calls
+                .faults
+                .push(Fault::in_room(tx, calls.games, calls.room, call, error));
             return finish(tx, Outcome::Abandoned);
         }
     }
@@ -213,20 +236,21 @@ pub(crate) fn schedule_first_tick(tx: &mut RoomTx<'_>, ticks_per_second: u16) {
     tx.set(&tx.record().next_tick_at_ms, first);
 }
 
-fn start_if_all_are_ready(tx: &mut RoomTx<'_>, games: &Games, seed: u64) -> Result<(), Rejection> {
+fn start_if_all_are_ready(tx: &mut RoomTx<'_>, calls: &GameCalls<'_>, seed: u64) -> Result<(), Rejection> {
     let record = tx.record();
     let (capacity, ready) = (tx.get(&record.capacity), tx.get(&record.ready));
     if u32::try_from(occupants(tx).count()) != Ok(capacity) || ready.count_ones() != capacity {
         return Ok(());
     }
-    let game = game_of(tx, games);
+    let game = game_of(tx, calls.games);
     let options = tx.get(&record.options);
     let seats = u8::try_from(capacity).unwrap_or(u8::MAX);
     let step = buffers::with_state(|state| {
         let step = game.start(options.as_slice(), seats, seed, state)?;
         write_state(tx, &state[..step.state_bytes], capacity);
         Ok::<_, GameError>(step)
-    })?;
+    })
+    .map_err(|error| calls.rejection(tx, GameCall::of("start", None), error))?;
     tx.set(&record.phase, raw_phase(MatchPhase::Playing));
     tx.set(&record.ready, 0);
     schedule_first_tick(tx, game.ticks_per_second());

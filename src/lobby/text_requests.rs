@@ -14,6 +14,7 @@ use crate::session::Session;
 use crate::session::handshake::{Refusal, ensure_not_banned};
 use crate::session::rejection::Rejection;
 use crate::state::directory::{Name, Presence};
+use crate::state::fault::Fault;
 use crate::state::handle::StateHandle;
 use crate::state::layout::RoomRef;
 use crate::state::rooms::game_of;
@@ -103,7 +104,11 @@ pub fn list_cursor_before(number: u64) -> RoomId {
 /// If the player is in no room, or the text is no action.
 pub fn parse_action(session: &mut Session<'_>, text: &str) -> Result<Vec<u8>, Rejection> {
     let game = join_leave::with_room(session, |tx, context| Ok(game_of(&tx, context.calls.games)))?;
-    Ok(game.parse_action(text)?)
+    game.parse_action(text).map_err(|error| {
+        Rejection::of_call(error, |error| {
+            Fault::without_room(game.name(), "parse_action", error)
+        })
+    })
 }
 
 /// Returns a snapshot of the player's room.

@@ -11,6 +11,7 @@ use shmem::sys::clock::now_ms;
 use crate::lobby::delivery::Events;
 use crate::lobby::match_play::{self, call_game};
 use crate::session::rejection::Rejection;
+use crate::state::fault::{Fault, GameCall};
 use crate::state::handle::StateHandle;
 use crate::state::layout::RoomRef;
 use crate::state::rooms::{RoomLife, RoomTx, phase_of};
@@ -47,7 +48,11 @@ pub(crate) fn run_turn_timer(state: &mut StateHandle, index: u32, now_ms: u64) -
         Some(seat),
         |game, state, out, next| game.turn_timed_out(state, seat, out, next),
     );
-    if let Err(rejection) = ended.map_err(Rejection::from).flatten() {
+    let failed = |error| {
+        let call = GameCall::of("turn_timed_out", Some(seat));
+        Rejection::of_call(error, |error| Fault::in_room(&tx, state.games, room, call, error))
+    };
+    if let Err(rejection) = ended.map_err(failed).flatten() {
         drop(tx);
         match_play::abandon_match(state, index)?;
         return Err(rejection);

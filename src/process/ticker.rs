@@ -26,6 +26,7 @@ use crate::process::process_table::{Context, LivenessHandle, RoleStart};
 use crate::session::rejection::Rejection;
 use crate::state::connections::KINDS;
 use crate::state::handle::StateHandle;
+use crate::state::room_label::{RoomLabel, room_number};
 
 const SIGNALS: Token = Token(0);
 const LIFELINE: Token = Token(1);
@@ -152,12 +153,11 @@ impl Ticker {
                     Err(Rejection {
                         fault: Some(fault), ..
                     }) => {
-                        log::error!(
-                            "the game in room {index} failed as time passed, and the match is abandoned: {fault}"
-                        );
+                        log::error!("the game failed as time passed, and the match is abandoned: {fault}");
                     }
                     Err(rejection) => log::error!(
-                        "the game in room {index} failed as time passed, and the match is abandoned: {rejection}"
+                        "the game in {} failed as time passed, and the match is abandoned: {rejection}",
+                        self.label(index)
                     ),
                 }
                 self.context.ipc.doorbells.ring_room(index, &record.log);
@@ -198,18 +198,22 @@ impl Ticker {
         }
     }
 
+    fn label(&self, room: u32) -> RoomLabel {
+        RoomLabel::published(self.context.memory, self.context.games, room)
+    }
+
     /// Attributes the predecessor's death to a room, if it died while it ran that room's game.
     fn attribute_predecessor_crash(&mut self) {
         match crash_attribution::attribute_ticker_crash(&mut self.state) {
             Ok(None) => {}
             Ok(Some(TickerCrash::Counted { room, crashes })) => log::warn!(
-                "the previous ticker ended while it ran the game in room {} ({crashes} such crashes recently)",
-                room.index()
+                "the previous ticker ended while it ran the game in {} ({crashes} such crashes recently)",
+                self.label(room.index())
             ),
             Ok(Some(TickerCrash::MatchAbandoned { room })) => {
                 log::error!(
-                    "the game in room {} has ended one ticker after another, and the match is abandoned",
-                    room.index()
+                    "the game in {} has ended one ticker after another, and the match is abandoned",
+                    self.label(room.index())
                 );
                 let record = self.context.memory.rooms.at(room.index());
                 self.context.ipc.doorbells.ring_room(room.index(), &record.log);
@@ -352,11 +356,14 @@ impl Ticker {
 
     fn send_doorbell(&self, room: u32, answers: &Channel) {
         let Some(doorbell) = self.context.ipc.doorbells.rooms.get(room as usize) else {
-            log::error!("the doorbell of room {room} was requested, which does not exist");
+            log::error!(
+                "the doorbell of room {} was requested, which does not exist",
+                room_number(room)
+            );
             return;
         };
         if let Err(error) = answers.send(&[1], &[doorbell.as_fd()]) {
-            log::warn!("cannot send the doorbell of room {room}: {error}");
+            log::warn!("cannot send the doorbell of room {}: {error}", room_number(room));
         }
         // The requester may have entered the room with events for others and had no doorbell to ring.
         if !Mutant::NoSecondRing.is_active() {

@@ -23,6 +23,7 @@ use crate::state::hang_kind::HangKind;
 use crate::state::header::{Header, KeeperSlot, UpgradeStage};
 use crate::state::mailbox::Mailbox;
 use crate::state::players::PlayerRecord;
+use crate::state::room_label::room_number;
 use crate::state::rooms::{RoomLife, RoomRecord, raw_phase};
 use shmem::lock::Lock;
 use shmem::sys::clock::now_ms;
@@ -69,7 +70,7 @@ impl std::fmt::Display for LockOwner {
             Self::Lobby => formatter.write_str("the lobby"),
             Self::Chat => formatter.write_str("the lobby's chat"),
             Self::Player(index) => write!(formatter, "player {index}"),
-            Self::Room(index) => write!(formatter, "room {index}"),
+            Self::Room(index) => write!(formatter, "room {}", room_number(*index)),
         }
     }
 }

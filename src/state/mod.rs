@@ -6,7 +6,8 @@
 //! * [`directory`]: names, tokens and rooms in use, under the lobby's lock; [`sanctions`], [`mailbox`], [`chat`];
 //! * [`connections`], [`players`], [`rooms`]: the records;
 //! * [`stream_tap`], [`running_game`], [`shown_game`], [`connection_counts`], [`budget`]: parts of them;
-//! * [`roles`], [`doorbells`], [`hang_kind`]: the server's processes, as every layer names them.
+//! * [`roles`], [`doorbells`], [`hang_kind`]: the server's processes, as every layer names them;
+//! * [`room_label`], [`fault`]: rooms, and failures of their games, as log and console name them.
 
 pub(crate) mod budget;
 pub(crate) mod buffers;
@@ -16,6 +17,7 @@ pub mod connection_counts;
 pub mod connections;
 pub mod directory;
 pub(crate) mod doorbells;
+pub mod fault;
 pub mod fixed_string;
 pub mod handle;
 pub mod hang_kind;
@@ -24,6 +26,7 @@ pub mod layout;
 pub mod mailbox;
 pub mod players;
 pub(crate) mod roles;
+pub mod room_label;
 pub mod rooms;
 pub mod running_game;
 pub mod sanctions;

@@ -34,8 +34,11 @@ use shmem::sys::clock::now_ms;
 /// Records that are read for one piece of a reply, so that the piece stays small and is sent soon.
 const RECORDS_PER_STEP: u32 = 32;
 
-/// A column's name, and its width in characters in a table.
+/// A column's name, and its width in characters in a table, or [`JSON_ONLY`].
 pub(crate) type Column = (&'static str, usize);
+
+/// In place of a width: the column is not in the table.
+pub(crate) const JSON_ONLY: usize = 0;
 
 /// A list; each row has one value per column.
 pub(crate) struct List {

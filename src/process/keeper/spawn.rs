@@ -17,8 +17,7 @@ use crate::process::process_table::Context;
 use crate::state::connections::Kind;
 use crate::state::layout::ConnectionRef;
 use crate::state::layout::RoomRef;
-use forkade_protocol::RoomId;
-use forkade_text::render::room_number;
+use crate::state::room_label::RoomLabel;
 use shmem::sys::clock::now_ms;
 use shmem::sys::process::{ChildEvent, Exit, ForkError, ProcessId, Reaped, child_events, fork};
 use shmem::sys::sockets::{Channel, shut_down};
@@ -291,17 +290,11 @@ impl Keeper {
         let Context { memory, games, .. } = self.context;
         let has_hung = crash.watchdog_kill.is_some();
         let (is_over, crashes) = crash_attribution::attribute_show_crash(memory, room, has_hung);
-        let game = memory.rooms.at(room.index()).game_name(games);
-        let number = room_number(RoomId(room.to_id()));
+        let room = RoomLabel::published(memory, games, room.index());
         if is_over {
-            log::error!(
-                "{what} in view, draw or describe of the game {game}: room {number} gets no pictures any more"
-            );
+            log::error!("{what} in view, draw or describe of {room}, which gets no pictures any more");
         } else {
-            log::warn!(
-                "{what} in view, draw or describe of the game {game} in room {number} ({crashes} such crashes \
-                 recently)"
-            );
+            log::warn!("{what} in view, draw or describe of {room} ({crashes} such crashes recently)");
         }
     }
 

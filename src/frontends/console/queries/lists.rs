@@ -8,7 +8,7 @@ use forkade_protocol::{ErrorCode, Phase};
 use serde_json::{Value, json};
 
 use crate::frontends::console::queries::{
-    Column, List, identities_touched, player_summary, rows_in_steps, seconds, seconds_since, text,
+    Column, JSON_ONLY, List, identities_touched, player_summary, rows_in_steps, seconds, seconds_since, text,
 };
 use crate::limits::CONSOLE_ROOM_WAIT_MS;
 use crate::lobby::listing::summary;
@@ -17,6 +17,7 @@ use crate::state::connections::ConnectionRecord;
 use crate::state::directory::Name;
 use crate::state::handle::StateHandle;
 use crate::state::layout::RoomRef;
+use crate::state::room_label::room_number;
 use crate::state::rooms::{is_open, occupants};
 use shmem::sys::clock::now_ms;
 
@@ -26,7 +27,7 @@ const PLAYERS: [Column; 8] = [
     ("seconds", 10),
     ("pid", 7),
     ("peer", 21),
-    ("room", 12),
+    ("room", 6),
     ("seat", 4),
     ("name", 24),
 ];
@@ -50,7 +51,7 @@ pub(crate) fn players() -> List {
                     .map(|handler| handler.pid)
             ),
             json!(record.map(|it| it.peer().to_string())),
-            json!(seat.map(|(room, _)| room.to_id())),
+            json!(seat.map(|(room, _)| room_number(room.index()))),
             json!(seat.map(|(_, seat)| seat)),
             text(summary.name.as_str()),
         ])
@@ -81,8 +82,9 @@ fn seats(lobby: &mut StateHandle) -> HashMap<u64, (RoomRef, u8)> {
     seats
 }
 
-const ROOMS: [Column; 10] = [
-    ("id", 12),
+const ROOMS: [Column; 11] = [
+    ("id", JSON_ONLY),
+    ("room", 6),
     ("game", 12),
     ("phase", 8),
     ("taken", 5),
@@ -117,6 +119,7 @@ pub(crate) fn rooms() -> List {
         let names = names.map(|names| names.iter().map(|name| text(name.as_str())).collect());
         Some(vec![
             json!(summary.room.0),
+            json!(room_number(index)),
             json!(summary.game),
             json!(phase_name(summary.phase)),
             json!(summary.taken),
