@@ -12,6 +12,7 @@ use shmem::sys::clock::{last_tick_ms, now_ms};
 use crate::limits::GAME_CALL_REPORTED_MS;
 use crate::lobby::delivery::Events;
 use crate::lobby::join_leave::{self, random_seed};
+use crate::lobby::news::Before;
 use crate::lobby::reservations;
 use crate::lobby::turns::{self, start_turn_clock, update_turn_clock};
 use crate::session::Session;
@@ -167,6 +168,7 @@ pub fn tick(state: &mut StateHandle, index: u32, now_ms: u64) -> Result<bool, Re
         return Ok(false);
     }
     let room = RoomRef::new(index, tx.get(&record.generation));
+    let before = Before::of(&tx);
     let running_mark = mark_game_running(state.memory, state.tracks_running_game, room);
     let ticked = call_game(
         &mut tx,
@@ -190,8 +192,12 @@ pub fn tick(state: &mut StateHandle, index: u32, now_ms: u64) -> Result<bool, Re
         let period = 1000 / u64::from(game_of(&tx, state.games).ticks_per_second().max(1));
         tx.set(&record.next_tick_at_ms, (due + period).max(now_ms));
     }
+    let news = before.compare(&tx, state.games, room);
     tx.commit()?;
     drop(running_mark);
+    if let Some(news) = news {
+        news.log(state.memory);
+    }
     Ok(true)
 }
 

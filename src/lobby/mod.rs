@@ -10,6 +10,7 @@
 //! * [`match_play`]: ready, act, tick, end of the match; [`turns`]: the turn clock;
 //! * [`delivery`]: from the room's log to the player's output. [`text_delivery`] does it for text mode,
 //!   [`mail_delivery`] for a player's mailbox. [`room_view`] builds snapshots and lines of a list;
+//! * [`news`]: what of it the log says;
 //! * [`chat`]: to a room, to the lobby, to one player (the rate limit is [`rate`](crate::session::rate));
 //! * [`fanout`]: budgets for what reaches many;
 //! * [`departure`]: disconnect, kick, and leave for good. Expiry is in `maintenance`;
@@ -36,6 +37,7 @@ pub mod listing;
 pub mod mail_delivery;
 pub mod match_play;
 pub mod names;
+pub(crate) mod news;
 pub mod ownership;
 pub mod reservations;
 pub mod room_view;

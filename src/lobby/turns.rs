@@ -10,6 +10,7 @@ use shmem::sys::clock::now_ms;
 
 use crate::lobby::delivery::Events;
 use crate::lobby::match_play::{self, call_game};
+use crate::lobby::news::Before;
 use crate::session::rejection::Rejection;
 use crate::state::fault::{Fault, GameCall};
 use crate::state::handle::StateHandle;
@@ -40,6 +41,7 @@ pub(crate) fn run_turn_timer(state: &mut StateHandle, index: u32, now_ms: u64) -
     events.push_to_all(&mut tx, RoomEvent::TurnTimedOut { seat })?;
     events.finish(&mut tx);
     let room = RoomRef::new(index, tx.get(&record.generation));
+    let before = Before::of(&tx);
     let running_mark = mark_game_running(state.memory, state.tracks_running_game, room);
     let ended = call_game(
         &mut tx,
@@ -57,8 +59,12 @@ pub(crate) fn run_turn_timer(state: &mut StateHandle, index: u32, now_ms: u64) -
         match_play::abandon_match(state, index)?;
         return Err(rejection);
     }
+    let news = before.compare(&tx, state.games, room);
     tx.commit()?;
     drop(running_mark);
+    if let Some(news) = news {
+        news.log(state.memory);
+    }
     Ok(true)
 }
 

@@ -153,6 +153,7 @@ impl Ticker {
                     Err(Rejection {
                         fault: Some(fault), ..
                     }) => {
+                        fault.enter(self.context.memory);
                         log::error!("the game failed as time passed, and the match is abandoned: {fault}");
                     }
                     Err(rejection) => log::error!(
@@ -193,6 +194,7 @@ impl Ticker {
                     .ring_room(room, &self.context.memory.rooms.at(room).log);
             }
             for fault in self.state.take_faults() {
+                fault.enter(self.context.memory);
                 log::warn!("the game's code failed when a player left: {fault}");
             }
         }

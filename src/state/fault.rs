@@ -6,7 +6,8 @@ use forkade_games::{GameError, Games};
 
 use crate::limits::LOGGED_ACTION_BYTES_MAX;
 use crate::state::directory::Name;
-use crate::state::layout::RoomRef;
+use crate::state::incidents::IncidentKind;
+use crate::state::layout::{Memory, RoomRef};
 use crate::state::room_label::{Quoted, RoomLabel};
 use crate::state::rooms::RoomTx;
 
@@ -93,8 +94,20 @@ impl Fault {
     }
 }
 
-impl fmt::Display for Fault {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+impl Fault {
+    /// Counts the failure and enters it among the incidents. (The log's line is the caller's: it knows the level.)
+    pub(crate) fn enter(&self, memory: &Memory) {
+        let player = self.seat.as_ref().map(|(_, name)| name.as_str());
+        let room = self.room.and_then(|room| room.index());
+        memory.incidents.enter(
+            IncidentKind::Failure,
+            (std::process::id(), room),
+            player.unwrap_or_default(),
+            format_args!("{}", WithoutBacktrace(self)),
+        );
+    }
+
+    fn write_call(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.room {
             Some(room) => write!(out, "{} in {room}", self.method)?,
             None => write!(out, "{} of {}", self.method, self.game)?,
@@ -109,6 +122,26 @@ impl fmt::Display for Fault {
             }
             out.write_str(if first.len() < *length { "…" } else { "" })?;
         }
+        Ok(())
+    }
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.write_call(out)?;
         write!(out, ": {}", self.error)
+    }
+}
+
+/// The failure without a panic's backtrace, which takes long to display.
+struct WithoutBacktrace<'f>(&'f Fault);
+
+impl fmt::Display for WithoutBacktrace<'_> {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.write_call(out)?;
+        match &self.0.error {
+            GameError::Panicked(panic) => write!(out, ": panicked: {}", panic.message()),
+            error => write!(out, ": {error}"),
+        }
     }
 }

@@ -7,7 +7,7 @@
 //! * [`connections`], [`players`], [`rooms`]: the records;
 //! * [`stream_tap`], [`running_game`], [`shown_game`], [`connection_counts`], [`budget`]: parts of them;
 //! * [`roles`], [`doorbells`], [`hang_kind`]: the server's processes, as every layer names them;
-//! * [`room_label`], [`fault`]: rooms, and failures of their games, as log and console name them.
+//! * [`incidents`]: what has gone wrong lately; [`room_label`], [`fault`]: rooms, and failures of their games, as log and console name them.
 
 pub(crate) mod budget;
 pub(crate) mod buffers;
@@ -22,6 +22,7 @@ pub mod fixed_string;
 pub mod handle;
 pub mod hang_kind;
 pub mod header;
+pub mod incidents;
 pub mod layout;
 pub mod mailbox;
 pub mod players;

@@ -43,6 +43,11 @@ impl RoomLabel {
         }
     }
 
+    /// The slot of its record.
+    pub(crate) fn index(&self) -> Option<u32> {
+        u32::try_from(self.number).ok()?.checked_sub(1)
+    }
+
     /// The name of the room's game.
     pub(crate) fn game(&self) -> &'static str {
         self.game

@@ -166,6 +166,16 @@ fn an_action_that_panics_is_rejected_and_room_and_process_survive() {
         panic.len()
     );
     expect_logged(&server, &["handler", place, &action, "nothing is there"]);
+    let failures = server.status("game_failures_total");
+    assert!(failures >= 6, "{failures}");
+    let events = server.ask_json("events 100");
+    let is_it = |event: &&serde_json::Value| {
+        let what = event["what"].as_str().unwrap_or_default();
+        event["kind"] == "failure" && what.ends_with("panicked: nothing is there")
+    };
+    let events = events.as_array().expect("a list");
+    let failure = events.iter().find(is_it).expect("it is among the events");
+    assert_eq!((&failure["room"], &failure["player"]), (&1.into(), &"Ann".into()));
     // From the author's code, and no further than that.
     let log = server.log();
     let backtrace = log

@@ -15,6 +15,7 @@ use crate::process::keeper::Keeper;
 use crate::process::keeper::handlers::HandlerEntry;
 use crate::process::process_table::Context;
 use crate::state::connections::Kind;
+use crate::state::incidents::IncidentKind;
 use crate::state::layout::ConnectionRef;
 use crate::state::layout::RoomRef;
 use crate::state::room_label::RoomLabel;
@@ -96,6 +97,20 @@ impl Keeper {
             };
             handler::run(&new_process, args)
         })?;
+        if is_successor {
+            let peers = connections.iter().take(1);
+            let peers = peers.map(|index| context.memory.connections.at(*index).peer().to_string());
+            context.memory.incidents.enter(
+                IncidentKind::Takeover,
+                (process.pid, None),
+                "",
+                format_args!(
+                    "handler {process} goes on with {} connections: {}",
+                    connections.len(),
+                    peers.collect::<String>()
+                ),
+            );
+        }
         self.evict_stale_pid(process);
         for index in &connections {
             let record = context.memory.connections.at(*index);
@@ -278,6 +293,16 @@ impl Keeper {
                 true => log::debug!("handler {dead} is replaced"),
                 false => log::warn!("handler {dead} died ({how}): replaced"),
             }
+        }
+        if !entry.is_replaced {
+            let peer = suspect.map(|index| self.context.memory.connections.at(index).peer());
+            let over = peer.map_or_else(String::new, |peer| format!(" over the client at {peer}"));
+            self.context.memory.incidents.enter(
+                IncidentKind::Death,
+                (dead.pid, crash.shown_room.map(RoomRef::index)),
+                "",
+                format_args!("handler {dead} died ({how}){over}"),
+            );
         }
         let is_split = groups.len() > 1;
         for group in groups {

@@ -10,7 +10,7 @@ pub(crate) struct Description {
 }
 
 /// All commands, in the order in which they are listed.
-pub(crate) const COMMANDS: [Description; 26] = [
+pub(crate) const COMMANDS: [Description; 28] = [
     Description {
         name: "help",
         usage: "help [COMMAND]",
@@ -100,6 +100,16 @@ pub(crate) const COMMANDS: [Description; 26] = [
         ],
     },
     Description {
+        name: "events",
+        usage: "events [COUNT] [--json]",
+        summary: "lists what has died, was refused, has left or has failed lately, the latest first",
+        more: &[
+            "kind: death (a process died), takeover (another one goes on with its connections), refusal (a connection was closed",
+            "with an error), departure (a player left or lost the connection), failure (a game's code failed).",
+            "The last 512 of each kind are kept; COUNT is 20 if it is left out.",
+        ],
+    },
+    Description {
         name: "locks",
         usage: "locks [--all] [--json]",
         summary: "lists the locks that are held now, were ever contended, or were left by a dead process",
@@ -128,6 +138,15 @@ pub(crate) const COMMANDS: [Description; 26] = [
         more: &[
             "Each process is woken and answers in its next loop iteration. A stopped or hung process",
             "shows as `no answer` after a second. (The ticker is not woken: it iterates every 10 ms by itself.)",
+        ],
+    },
+    Description {
+        name: "top",
+        usage: "top [SECONDS] [--json]",
+        summary: "shows the busiest rooms, and the players who send most, over a second",
+        more: &[
+            "Per second, the ten of each with most; SECONDS: at most 60. changes_s: how often the room's lock was taken, for a",
+            "change or a look. bytes_in_s: handled input of a player. bytes_out_s: output to a player, or events of a room.",
         ],
     },
     Description {
