@@ -24,7 +24,7 @@ use crate::maintenance::crash_attribution::{self, TickerCrash};
 use crate::maintenance::expiry;
 use crate::process::process_table::{Context, LivenessHandle, RoleStart};
 use crate::session::rejection::Rejection;
-use crate::state::connections::KINDS;
+use crate::state::connections::{KINDS, Kind};
 use crate::state::handle::StateHandle;
 use crate::state::room_label::{RoomLabel, room_number};
 
@@ -301,7 +301,12 @@ impl Ticker {
             if !expiry::claim_orphan(&self.state, index) {
                 continue;
             }
-            log::info!("freeing connection {index}, which no process has any more");
+            // An operator's connection that an upgrade has left with the old program ends like this: nothing was lost.
+            let level = match self.context.memory.connections.at(index).kind() {
+                Kind::Console => log::Level::Debug,
+                Kind::Game => log::Level::Info,
+            };
+            log::log!(level, "connection {index} has ended, and its place is free again");
             if let Some(keeper) = expiry::free_connection(&mut self.state, index) {
                 self.context.ipc.doorbells.ring_keeper(keeper);
             }
