@@ -185,7 +185,9 @@ fn the_log_level_changes_for_all_processes_at_once() {
     assert_eq!(operator.ask("log debug"), ["OK"]);
     assert_eq!(operator.ask_json("log")["level"], "debug");
     // A process forked now, and one that existed before.
-    let _late = server.client("Late");
+    let mut late = server.client("Late");
+    late.create_room(NewRoom::new("relay", "another"))
+        .expect("a room is free");
     early
         .create_room(NewRoom::new("relay", "room"))
         .expect("a room is free");
@@ -193,7 +195,7 @@ fn the_log_level_changes_for_all_processes_at_once() {
         server
             .log()
             .lines()
-            .any(|line| line.contains(" DEBUG handler[") && line.contains("greeted"))
+            .any(|line| line.contains(" DEBUG handler[") && line.contains("CreateRoom: done"))
     });
     let listener = one(&operator.ask_json("processes"), "role", "listener".into())["pid"].clone();
     assert_eq!(operator.ask("log off"), ["OK"]);
