@@ -569,6 +569,24 @@ pub const UPGRADE_HANDLER_INTERVAL_MS: u64 = 5;
 
 // --- Logging ----------------------------------------------------------------------------------------------------
 
+/// Bytes of a player's action that the log shows, when a game has failed over it.
+pub const LOGGED_ACTION_BYTES_MAX: usize = 32;
+
+/// Players, and rooms, that `top` shows.
+pub const TOP_ROWS_MAX: usize = 10;
+
+/// Time over which `top` measures.
+pub const TOP_SECONDS_MAX: u32 = 60;
+
+/// Incidents of each kind that the console's `events` shows: the last ones.
+pub const INCIDENTS_PER_KIND_MAX: usize = 512;
+
+/// Incidents that `events` shows if it is not told how many.
+pub const EVENTS_SHOWN_DEFAULT: usize = 20;
+
+/// Bytes of an incident's texts: the player's name, and what happened. A multiple of 8.
+pub const INCIDENT_TEXT_BYTES: usize = 192;
+
 /// A log record with its line end: what Linux writes to a pipe in one piece (`PIPE_BUF`).
 pub const LOG_RECORD_BYTES_MAX: usize = 4096;
 

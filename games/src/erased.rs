@@ -84,35 +84,23 @@ pub enum GameError {
         seats: u8,
     },
     /// A call took too long. It took effect, but everyone in the room has waited.
-    #[error("{game}'s {call} took {took_ms} ms, while nobody else in the room could do anything")]
+    #[error("it took {took_ms} ms, while nobody else in the room could do anything")]
     Slow {
-        /// The game's name.
-        game: &'static str,
-        /// The method.
-        call: &'static str,
         /// How long it took, in milliseconds.
         took_ms: u64,
     },
     /// Calls took too long several times. The room is ticked less often from now on.
-    #[error("{overruns} of the last {calls} calls of {game} took too long: the room is ticked less often")]
+    #[error("{overruns} of the last {calls} calls took too long: the room is ticked less often")]
     Slowed {
-        /// The game's name.
-        game: &'static str,
         /// Calls that took too long.
         overruns: u32,
         /// The calls among which they are.
         calls: u32,
     },
     /// Calls took too long again and again. The match is abandoned.
-    #[error(
-        "{overruns} of the last {calls} calls of {game} took too long, the last one ({call}) {took_ms} ms"
-    )]
+    #[error("{overruns} of the last {calls} calls took too long, the last one {took_ms} ms")]
     AlwaysSlow {
-        /// The game's name.
-        game: &'static str,
-        /// The method that was called last.
-        call: &'static str,
-        /// How long that took, in milliseconds.
+        /// How long the last call took, in milliseconds.
         took_ms: u64,
         /// Calls that took too long.
         overruns: u32,

@@ -119,19 +119,44 @@ impl fmt::Display for Panic {
     }
 }
 
+/// Where the server's own code begins, which calls a game's.
+const CALLERS: [&str; 2] = ["forkade_games::erased::", "forkade_games::panics::catch_panic"];
+
+/// Functions of Rust's libraries.
+const STD: [&str; 6] = [
+    "std::",
+    "core::",
+    "alloc::",
+    "rust_begin_unwind",
+    "__rust",
+    "<alloc::",
+];
+
+/// Frames that are displayed.
+const FRAMES_MAX: usize = 16;
+
 /// The frames of `text`, a displayed backtrace, innermost first, as `function (file:line:column)`. Those of Rust's
 /// libraries and of the hook are left out: they are always the same, and would push the others off the end of the log
 /// record.
 fn frames(text: &str) -> Vec<String> {
-    let mut frames = Vec::new();
+    let mut frames: Vec<String> = Vec::new();
     let mut lines = text.lines().map(str::trim).peekable();
     while let Some(line) = lines.next() {
         let place = lines
             .next_if(|next| next.starts_with("at "))
             .map(|next| &next["at ".len()..]);
         let function = line.split_once(": ").map_or(line, |(_index, function)| function);
-        let is_std = place.is_some_and(|place| place.contains("/rustc/") || place.contains("/rustlib/"));
+        // A game's caller, and what called that: always the same, too. (Without an author's frame, all are shown.)
+        if !frames.is_empty() && CALLERS.iter().any(|caller| function.contains(caller)) {
+            break;
+        }
+        let is_std = place.is_some_and(|place| place.contains("/rustc/") || place.contains("/rustlib/"))
+            // Without line tables.
+            || STD.iter().any(|std| function.starts_with(std));
         let is_hook = frames.is_empty() && function.ends_with("store_panic");
+        if frames.len() == FRAMES_MAX {
+            break;
+        }
         if !is_std && !is_hook {
             frames.push(place.map_or_else(|| function.to_owned(), |place| format!("{function} ({place})")));
         }
@@ -177,6 +202,22 @@ mod tests {
             "{text}"
         );
         assert!(take_panic().is_none());
+    }
+
+    #[test]
+    fn a_backtrace_has_the_authors_frames_alone() {
+        let text = "   0: forkade_games::panics::store_panic\n   1: std::panicking::panic_with_hook\n   2: __rustc::rust_begin_unwind\n             \
+                    at /rustc/abc/library/std/src/panicking.rs:1:2\n   3: core::panicking::panic_fmt\n   4: chess::check\n             at ./src/chess.rs:7:9\n   \
+                    5: <chess::Chess as forkade_games::Game>::act\n   6: forkade_games::erased::run_call::{{closure}}\n   7: forkade::main\n";
+        assert_eq!(
+            frames(text),
+            [
+                "chess::check (./src/chess.rs:7:9)",
+                "<chess::Chess as forkade_games::Game>::act"
+            ]
+        );
+        let deep = "1: author::recurse\n".repeat(100);
+        assert_eq!(frames(&deep).len(), FRAMES_MAX);
     }
 
     #[test]

@@ -381,6 +381,7 @@ fn close(code: ErrorCode, text: impl Into<String>) -> FrameOutcome {
 
 fn handle(session: &mut Session<'_>, message: ClientMessage) -> FrameOutcome {
     let request = message.request();
+    let kind = log::log_enabled!(log::Level::Debug).then(|| name_of(&message));
     if matches!(
         message,
         ClientMessage::ListRooms { .. } | ClientMessage::QuickMatch { .. }
@@ -475,6 +476,13 @@ fn handle(session: &mut Session<'_>, message: ClientMessage) -> FrameOutcome {
         }
         ClientMessage::Reserve { player, .. } => reservations::reserve(session, &player),
     };
+    if let Some(kind) = kind {
+        // Neither its texts nor its codes: they may be secrets, or chat.
+        match &result {
+            Ok(()) => log::debug!("{kind}: done"),
+            Err(rejection) => log::debug!("{kind}: rejected, {:?}", rejection.code),
+        }
+    }
     match (result, request) {
         (Ok(()), _) => {}
         (Err(rejection), Some(request)) => reject(session, request, rejection),
@@ -489,6 +497,13 @@ fn handle(session: &mut Session<'_>, message: ClientMessage) -> FrameOutcome {
     }
     session.end_frame();
     FrameOutcome::Handled
+}
+
+/// The name of a message, without what it says.
+fn name_of(message: &ClientMessage) -> String {
+    let shown = format!("{message:?}");
+    let end = shown.find(|character: char| !character.is_ascii_alphanumeric());
+    shown[..end.unwrap_or(shown.len())].to_owned()
 }
 
 /// Checks that the player may make this request now, and notes what it will cost.
@@ -523,6 +538,7 @@ fn refuse(session: &mut Session<'_>, message: &ClientMessage) -> FrameOutcome {
 pub(crate) fn reject(session: &mut Session<'_>, request: u32, rejection: Rejection) {
     // No lock is held here: formatting a backtrace takes time.
     if let Some(fault) = &rejection.fault {
+        fault.enter(session.state.memory);
         log::warn!(
             "the game's code failed in {}'s request: {fault}",
             session.name().as_str()

@@ -13,6 +13,7 @@ use shmem::doorbell;
 use shmem::sys::eventfd::EventFd;
 use shmem::sys::sockets::{Channel, ReceiveOutcome, SendOutcome};
 
+use crate::state::room_label::room_number;
 use crate::state::rooms::RoomRecord;
 
 /// The doorbell that a process has or has requested.
@@ -89,7 +90,10 @@ impl RoomDoorbell {
             // The ticker died over the request: it is sent again.
             ended => {
                 if let Err(error) = ended {
-                    log::warn!("the doorbell of room {room} was lost in transit: {error}");
+                    log::warn!(
+                        "the doorbell of room {} was lost in transit: {error}",
+                        room_number(room)
+                    );
                 }
                 poll.registry()
                     .deregister(&mut SourceFd(&answers.as_fd().as_raw_fd()))?;
@@ -111,7 +115,10 @@ impl RoomDoorbell {
         let (mine, theirs) = match Channel::pair() {
             Ok(pair) => pair,
             Err(error) => {
-                log::warn!("there is no channel to ask for the doorbell of room {room}: {error}");
+                log::warn!(
+                    "there is no channel to ask for the doorbell of room {}: {error}",
+                    room_number(room)
+                );
                 return Ok(());
             }
         };
@@ -124,7 +131,10 @@ impl RoomDoorbell {
             }
             // The channel is full of requests.
             Ok(SendOutcome::WouldBlock | SendOutcome::PeerGone) => {}
-            Err(error) => log::warn!("cannot ask for the doorbell of room {room}: {error}"),
+            Err(error) => log::warn!(
+                "cannot ask for the doorbell of room {}: {error}",
+                room_number(room)
+            ),
         }
         Ok(())
     }

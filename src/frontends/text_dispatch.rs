@@ -1,5 +1,6 @@
 //! Turns what is typed in text mode into calls of the lobby.
 
+use forkade_games::AnyGame;
 use forkade_protocol::{ClientMessage, ErrorCode, RejectCode, RoomSettings, Snapshot, text};
 use forkade_text::commands::{self, Command, REQUEST, Setting};
 use forkade_text::input::Token;
@@ -14,6 +15,7 @@ use crate::session::rejection::Rejection;
 use crate::session::resume_word::ResumeWord;
 use crate::session::text_session::ResumeRefusal;
 use crate::session::{CloseReason, Session};
+use crate::state::fault::Fault;
 
 /// Handles the next thing that was typed.
 pub(crate) fn handle_next(session: &mut Session<'_>) -> FrameOutcome {
@@ -291,7 +293,7 @@ fn chosen_settings(
     let mut settings = RoomSettings::default();
     let game = session.state.games.find(game).map(|(_, game)| game);
     for setting in chosen {
-        setting.apply(&mut settings, game)?;
+        apply_setting(setting, &mut settings, game)?;
     }
     Ok(settings)
 }
@@ -318,9 +320,20 @@ fn changed_settings(session: &mut Session<'_>, changes: Vec<Setting>) -> Result<
     };
     let game = session.state.games.find(&game).map(|(_, game)| game);
     for change in changes {
-        change.apply(&mut settings, game)?;
+        apply_setting(change, &mut settings, game)?;
     }
     Ok(settings)
+}
+
+fn apply_setting(
+    setting: Setting,
+    settings: &mut RoomSettings,
+    game: Option<&dyn AnyGame>,
+) -> Result<(), Rejection> {
+    setting.apply(settings, game).map_err(|error| {
+        let name = game.map_or("an unknown game", |game| game.name());
+        Rejection::of_call(error, |error| Fault::without_room(name, "parse_options", error))
+    })
 }
 
 /// The seat of the member that has this name, and the name as it is written.

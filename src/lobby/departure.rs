@@ -9,6 +9,7 @@ use forkade_protocol::RoomEvent;
 use crate::lobby::delivery::Events;
 use crate::lobby::join_leave::{self, remove_member};
 use crate::lobby::match_play::GameCalls;
+use crate::lobby::news::Before;
 use crate::session::Session;
 use crate::state::connections::Phase;
 use crate::state::directory::{LobbyTx, Presence};
@@ -22,10 +23,7 @@ use crate::state::running_game::mark_game_running;
 /// called when the last bytes are sent, or cannot be. Returns the keeper whose doorbell is to be rung.
 pub fn finish(session: &mut Session<'_>) -> Option<u32> {
     match session.player {
-        Some(_)
-            if session.state.attachment.read_own(&session.record.leaves) != 0
-                || session.has_nothing_to_keep() =>
-        {
+        Some(_) if session.leaves_for_good() => {
             leave_for_good(session);
             None
         }
@@ -108,6 +106,7 @@ fn leave_current_room(state: &mut StateHandle, player: PlayerRef, room: RoomRef,
     let memory = state.memory;
     let record = memory.players.at(player.index());
     let mut tx = state.attachment.begin(memory.rooms.at(room.index()));
+    let before = Before::of(&tx);
     let _running_mark = mark_game_running(state.running_mark, room);
     let removed = remove_member(
         &mut tx,
@@ -115,6 +114,7 @@ fn leave_current_room(state: &mut StateHandle, player: PlayerRef, room: RoomRef,
             games: state.games,
             outbox: &mut state.outbox,
             faults: &mut state.faults,
+            room,
         },
         room,
         player,
@@ -122,10 +122,14 @@ fn leave_current_room(state: &mut StateHandle, player: PlayerRef, room: RoomRef,
     );
     tx.set(&record.membership, Membership::LOBBY);
     let closing = tx.get(&tx.record().life) == RoomLife::CLOSING.raw();
+    let news = before.compare(&tx, state.games, room);
     let committed = removed.and_then(|()| Ok(tx.commit()?));
     if let Err(rejection) = committed {
         // The limits of events and journal are chosen so that leaving always fits. This is a bug in the server.
         panic!("a player cannot leave the room: {rejection}");
+    }
+    if let Some(news) = news {
+        news.log(memory);
     }
     if closing {
         join_leave::free_room(state, room);

@@ -22,6 +22,7 @@ use crate::lobby::fanout::{self, Cause};
 use crate::lobby::guesses::Guesser;
 use crate::lobby::invites::random_secret;
 use crate::lobby::match_play::{self, GameCalls};
+use crate::lobby::news::Before;
 use crate::lobby::ownership::{elect_owner, is_banned};
 use crate::lobby::reservations::{claim_reservation, seat_reserved_for};
 use crate::lobby::room_view::snapshot;
@@ -34,6 +35,7 @@ use crate::state::handle::StateHandle;
 use crate::state::header::Header;
 use crate::state::layout::{PlayerRef, RoomRef};
 use crate::state::players::Membership;
+use crate::state::room_label::RoomLabel;
 use crate::state::rooms::{
     RoomLife, RoomName, RoomTx, Seat, game_of, is_member, is_open, phase_of, raw_phase, write_state,
 };
@@ -178,6 +180,7 @@ pub fn create_room(session: &mut Session<'_>, request: u32, new_room: &NewRoom<'
     player_tx.consume(&mut tx);
     tx.commit()?;
     record.begin_reading(0, head);
+    log::info!("{} was opened", RoomLabel::published(memory, games, room.index()));
     Ok(())
 }
 
@@ -365,12 +368,17 @@ pub(crate) fn change_room<R>(
     change: impl FnOnce(&mut RoomTx<'_>, &mut RoomContext<'_>) -> Result<R, Rejection>,
 ) -> Result<R, Rejection> {
     let (room, _) = current_room(session)?;
-    let result = with_room(session, |mut tx, context| {
+    let (result, news) = with_room(session, |mut tx, context| {
+        let before = Before::of(&tx);
         let result = change(&mut tx, context)?;
         context.player_tx.consume(&mut tx);
+        let news = before.compare(&tx, context.calls.games, context.room);
         tx.commit()?;
-        Ok(result)
+        Ok((result, news))
     })?;
+    if let Some(news) = news {
+        news.log(session.state.memory);
+    }
     session.doorbells.push(room.index());
     Ok(result)
 }
@@ -407,6 +415,7 @@ pub(crate) fn with_room<R>(
             games: state.games,
             outbox: &mut state.outbox,
             faults: &mut state.faults,
+            room,
         },
     };
     run(tx, &mut context)

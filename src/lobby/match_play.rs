@@ -15,6 +15,7 @@ use shmem::sys::clock::last_tick_ms;
 use crate::limits::{GAME_CALL_REPORTED_MS, TICK_SLOWED_PERIODS};
 use crate::lobby::delivery::Events;
 use crate::lobby::join_leave::{self, random_seed};
+use crate::lobby::news::Before;
 use crate::lobby::reservations;
 use crate::lobby::tick_budget::{CallTime, CallTimer, Verdict, budget_us, enter_call};
 use crate::lobby::tick_schedule::TickSchedule;
@@ -23,6 +24,7 @@ use crate::session::Session;
 use crate::session::rejection::Rejection;
 use crate::state::budget::now_us;
 use crate::state::buffers;
+use crate::state::fault::{Fault, GameCall};
 use crate::state::handle::StateHandle;
 use crate::state::header::Header;
 use crate::state::layout::RoomRef;
@@ -37,7 +39,18 @@ pub(crate) struct GameCalls<'l> {
     /// The events that the call emits.
     pub(crate) outbox: &'l mut ErasedOutbox,
     /// Failures of a game that reject no request; for the log, once no lock is held.
-    pub(crate) faults: &'l mut Vec<GameError>,
+    pub(crate) faults: &'l mut Vec<Fault>,
+    /// The room whose game is called.
+    pub(crate) room: RoomRef,
+}
+
+impl GameCalls<'_> {
+    /// The game of the transaction's room has failed, or refused, in this call.
+    fn rejection(&self, tx: &RoomTx<'_>, call: GameCall<'_>, error: GameError) -> Rejection {
+        Rejection::of_call(error, |error| {
+            Fault::in_room(tx, self.games, self.room, call, error)
+        })
+    }
 }
 
 /// Sets whether the player is ready. The match begins when all seats are.
@@ -93,14 +106,13 @@ pub fn act(session: &mut Session<'_>, action: &[u8]) -> Result<(), Rejection> {
             |game, state, out, next| game.act(state, seat, action, out, next),
         );
         let took_ms = last_tick_ms().saturating_sub(began_ms);
+        let call = GameCall::act(seat, action);
         if took_ms >= GAME_CALL_REPORTED_MS {
-            context.calls.faults.push(GameError::Slow {
-                game: game_of(tx, context.calls.games).name(),
-                call: "act",
-                took_ms,
-            });
+            let slow = GameError::Slow { took_ms };
+            let slow = Fault::in_room(tx, context.calls.games, context.room, call, slow);
+            context.calls.faults.push(slow);
         }
-        acted?
+        acted.map_err(|error| context.calls.rejection(tx, call, error))?
     })
 }
 
@@ -127,7 +139,7 @@ fn set_ready(
         let mut events = Events::begin(tx);
         events.push_to_all(tx, RoomEvent::Ready { seat, ready })?;
         events.finish(tx);
-        start_if_all_are_ready(tx, context.calls.games, seed)
+        start_if_all_are_ready(tx, &context.calls, seed)
     })
 }
 
@@ -182,6 +194,7 @@ pub fn tick(state: &mut StateHandle, index: u32, now_us: u64) -> Result<RoomTime
         return Ok(RoomTimers::NotDue);
     }
     let room = RoomRef::new(index, tx.get(&record.generation));
+    let before = Before::of(&tx);
     let running_mark = mark_game_running(state.running_mark, room);
     let budget_us = budget_us(game_of(&tx, state.games));
     let timer = CallTimer::start();
@@ -196,7 +209,8 @@ pub fn tick(state: &mut StateHandle, index: u32, now_us: u64) -> Result<RoomTime
     header.ticks.enter_tick(now_us, now_us - due_us);
     let ended = end_timer_call(
         &mut tx,
-        ("tick", ticked),
+        room,
+        (GameCall::of("tick", None), ticked),
         (state.games, header, time),
         &mut state.faults,
     );
@@ -225,8 +239,12 @@ pub fn tick(state: &mut StateHandle, index: u32, now_us: u64) -> Result<RoomTime
             .fetch_add(next.missed, Ordering::Relaxed);
         tx.set(&record.next_tick_at_us, next.due_us);
     }
+    let news = before.compare(&tx, state.games, room);
     tx.commit()?;
     drop(running_mark);
+    if let Some(news) = news {
+        news.log(state.memory);
+    }
     kept.map(|()| RoomTimers::Done)
 }
 
@@ -247,12 +265,13 @@ pub(crate) fn abandon_match(state: &mut StateHandle, index: u32) -> Result<(), R
 /// That is a bug in the server.
 pub(crate) fn end_timer_call(
     tx: &mut RoomTx<'_>,
-    (call, called): (&'static str, Result<Result<(), Rejection>, GameError>),
+    room: RoomRef,
+    (call, called): (GameCall<'_>, Result<Result<(), Rejection>, GameError>),
     (games, header, time): (&Games, &Header, CallTime),
-    faults: &mut Vec<GameError>,
+    faults: &mut Vec<Fault>,
 ) -> Result<Result<(), Rejection>, Rejection> {
     let record = tx.record();
-    let (generation, game) = (tx.get(&record.generation), game_of(tx, games).name());
+    let generation = tx.get(&record.generation);
     let mut conduct = record.tick_conduct.load(generation);
     let (calls, overruns) = (conduct.calls + 1, conduct.overruns + 1);
     let verdict = enter_call(&mut conduct, time.is_too_long);
@@ -260,7 +279,8 @@ pub(crate) fn end_timer_call(
     let took_ms = time.took_us / 1000;
     if time.is_too_long {
         header.ticks.overruns_total.fetch_add(1, Ordering::Relaxed);
-        faults.push(GameError::Slow { game, call, took_ms });
+        let slow = GameError::Slow { took_ms };
+        faults.push(Fault::in_room(tx, games, room, call, slow));
     }
     let why = match (called, verdict) {
         (Ok(applied), Verdict::Abandoned) => {
@@ -270,8 +290,6 @@ pub(crate) fn end_timer_call(
             }
             header.matches_abandoned_total.fetch_add(1, Ordering::Relaxed);
             GameError::AlwaysSlow {
-                game,
-                call,
                 took_ms,
                 overruns,
                 calls,
@@ -281,11 +299,8 @@ pub(crate) fn end_timer_call(
             applied?;
             if verdict == Verdict::Slowed {
                 header.ticks.slowed_total.fetch_add(1, Ordering::Relaxed);
-                faults.push(GameError::Slowed {
-                    game,
-                    overruns,
-                    calls,
-                });
+                let slowed = GameError::Slowed { overruns, calls };
+                faults.push(Fault::in_room(tx, games, room, call, slowed));
             }
             return Ok(Ok(()));
         }
@@ -293,7 +308,9 @@ pub(crate) fn end_timer_call(
         (Err(fault), _) => fault,
     };
     finish(tx, Outcome::Abandoned)?;
-    Ok(Err(why.into()))
+    Ok(Err(Rejection::of_call(why, |why| {
+        Fault::in_room(tx, games, room, call, why)
+    })))
 }
 
 /// Tells the game that a seat became free during the match. If the game fails, or too few players are left for one that
@@ -306,8 +323,11 @@ pub(crate) fn player_left(tx: &mut RoomTx<'_>, calls: &mut GameCalls<'_>, seat: 
     });
     match left {
         Ok(applied) => applied?,
-        Err(fault) => {
-            calls.faults.push(fault);
+        Err(error) => {
+            let call = GameCall::of("leave", Some(seat));
+            calls
+                .faults
+                .push(Fault::in_room(tx, calls.games, calls.room, call, error));
             return finish(tx, Outcome::Abandoned);
         }
     }
@@ -333,20 +353,21 @@ pub(crate) fn schedule_first_tick(tx: &mut RoomTx<'_>, ticks_per_second: u16) {
     tx.set(&tx.record().next_tick_at_us, first_us);
 }
 
-fn start_if_all_are_ready(tx: &mut RoomTx<'_>, games: &Games, seed: u64) -> Result<(), Rejection> {
+fn start_if_all_are_ready(tx: &mut RoomTx<'_>, calls: &GameCalls<'_>, seed: u64) -> Result<(), Rejection> {
     let record = tx.record();
     let (capacity, ready) = (tx.get(&record.capacity), tx.get(&record.ready));
     if u32::try_from(occupants(tx).count()) != Ok(capacity) || ready.count_ones() != capacity {
         return Ok(());
     }
-    let game = game_of(tx, games);
+    let game = game_of(tx, calls.games);
     let options = tx.get(&record.options);
     let seats = u8::try_from(capacity).unwrap_or(u8::MAX);
     let step = buffers::with_state(|state| {
         let step = game.start(options.as_slice(), seats, seed, state)?;
         write_state(tx, &state[..step.state_bytes], capacity);
         Ok::<_, GameError>(step)
-    })?;
+    })
+    .map_err(|error| calls.rejection(tx, GameCall::of("start", None), error))?;
     tx.set(&record.phase, raw_phase(MatchPhase::Playing));
     tx.set(&record.ready, 0);
     schedule_first_tick(tx, game.ticks_per_second());

@@ -11,6 +11,7 @@
 //!   [`tick_schedule`]: when ticks are due; [`tick_budget`]: how long a ticker's call of a game may take;
 //! * [`delivery`]: from the room's log to the player's output. [`text_delivery`] does it for text mode,
 //!   [`mail_delivery`] for a player's mailbox. [`room_view`] builds snapshots and lines of a list;
+//! * [`news`]: what of it the log says;
 //! * [`chat`]: to a room, to the lobby, to one player (the rate limit is [`rate`](crate::session::rate));
 //! * [`fanout`]: budgets for what reaches many;
 //! * [`departure`]: disconnect, kick, and leave for good. Expiry is in `maintenance`;
@@ -37,6 +38,7 @@ pub mod listing;
 pub mod mail_delivery;
 pub mod match_play;
 pub mod names;
+pub(crate) mod news;
 pub mod ownership;
 pub mod reservations;
 pub mod room_view;

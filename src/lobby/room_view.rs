@@ -12,6 +12,7 @@ use crate::lobby::settings::rules;
 use crate::lobby::turns::current_turn;
 use crate::session::Session;
 use crate::session::rejection::Rejection;
+use crate::state::fault::{Fault, GameCall};
 use crate::state::rooms::{RoomTx, game_of, occupants, phase_of, read_state};
 use crate::state::shown_game::ShownGame;
 
@@ -48,7 +49,7 @@ pub(crate) fn snapshot(
     shown: &ShownGame,
     games: &Games,
     seat: Option<u8>,
-    faults: &mut Vec<GameError>,
+    faults: &mut Vec<Fault>,
 ) -> Snapshot {
     let record = tx.record();
     let game = game_of(tx, games);
@@ -72,8 +73,9 @@ pub(crate) fn snapshot(
         spectators: tx.get(&record.spectators),
         event: record.log.next_number(tx) - 1,
         // If the game's view fails, the player still gets the rest of the snapshot.
-        view: view_for(tx, shown, games, seat).unwrap_or_else(|fault| {
-            faults.push(fault);
+        view: view_for(tx, shown, games, seat).unwrap_or_else(|error| {
+            let call = GameCall::of("view", seat);
+            faults.push(Fault::in_room(tx, games, shown.room(), call, error));
             Vec::new()
         }),
         owner: owner_of(tx),

@@ -13,6 +13,7 @@ use crate::lobby::reservations::release_reservations;
 use crate::session::Session;
 use crate::session::rejection::Rejection;
 use crate::state::buffers;
+use crate::state::fault::Fault;
 use crate::state::rooms::{HAS_PASSCODE, Passcode, RoomOptions, RoomTx, UNLISTED, game_of, phase_of};
 
 /// Bit of a room's `flags`: spectators are refused.
@@ -69,6 +70,9 @@ impl CheckedSettings {
             let step = game.start(&requested.options, seats, seed, state)?;
             let state = state[..step.state_bytes].to_vec();
             Ok::<_, GameError>(InitialState { state, step })
+        })
+        .map_err(|error| {
+            Rejection::of_call(error, |error| Fault::without_room(game.name(), "start", error))
         })?;
         if requested.turn_seconds > 0 && first.step.to_move.is_none() {
             let text = "this game does not say whose turn it is, so turns have no end";

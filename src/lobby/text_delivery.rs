@@ -3,7 +3,7 @@
 //! As in [`delivery`](crate::lobby::delivery), but one transaction under the room's lock: it reads the names of the
 //! seats, and a drawing belongs to the last event before it.
 
-use forkade_games::{GameError, Games};
+use forkade_games::Games;
 use forkade_protocol::{Phase as MatchPhase, RoomEvent, ServerMessage, codec};
 use forkade_text::render::{self, RenderContext};
 
@@ -14,6 +14,7 @@ use crate::lobby::room_view::view_for;
 use crate::session::rejection::Rejection;
 use crate::session::{CURSOR_LOST, Session};
 use crate::state::buffers;
+use crate::state::fault::{Fault, GameCall};
 use crate::state::layout::RoomRef;
 use crate::state::rooms::{RoomTx, Seat, game_of, is_member, phase_of, read_state};
 use crate::state::shown_game::ShownGame;
@@ -90,8 +91,9 @@ pub(crate) fn deliver_as_text(
         }
         // A real-time game changes all the time, so only `look` shows its drawing.
         has_changed |= is_there && matches!(event, RoomEvent::Game { .. }) && game.ticks_per_second() == 0;
-        let sentence = context.event(&event).unwrap_or_else(|fault| {
-            faults.push(fault);
+        let sentence = context.event(&event).unwrap_or_else(|error| {
+            let call = GameCall::of("describe", seat);
+            faults.push(Fault::in_room(&tx, games, room, call, error));
             String::new()
         });
         output.say(&mut tx, &sentence);
@@ -124,7 +126,7 @@ fn draw_match(
     shown: &ShownGame,
     games: &Games,
     seat: Option<u8>,
-    faults: &mut Vec<GameError>,
+    faults: &mut Vec<Fault>,
 ) -> String {
     if shown.is_switched_off() {
         return render::NO_DRAWING.to_owned();
@@ -133,8 +135,9 @@ fn draw_match(
         true => Ok(String::new()),
         false => game_of(tx, games).draw(&view, &|seat| name_of(tx, seat)),
     });
-    let drawn = drawn.unwrap_or_else(|fault| {
-        faults.push(fault);
+    let drawn = drawn.unwrap_or_else(|error| {
+        let call = GameCall::of("view or draw", seat);
+        faults.push(Fault::in_room(tx, games, shown.room(), call, error));
         String::new()
     });
     drawn + turn_hint(tx, shown, games, seat, faults)
@@ -146,15 +149,16 @@ pub(crate) fn turn_hint(
     shown: &ShownGame,
     games: &Games,
     seat: Option<u8>,
-    faults: &mut Vec<GameError>,
+    faults: &mut Vec<Fault>,
 ) -> &'static str {
     if phase_of(tx.get(&tx.record().phase)) != MatchPhase::Playing || shown.is_switched_off() {
         return "";
     }
     let to_move = game_of(tx, games)
         .to_move(&read_state(tx))
-        .unwrap_or_else(|fault| {
-            faults.push(fault);
+        .unwrap_or_else(|error| {
+            let call = GameCall::of("to_move", seat);
+            faults.push(Fault::in_room(tx, games, shown.room(), call, error));
             None
         });
     match to_move {

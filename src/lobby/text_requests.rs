@@ -14,6 +14,7 @@ use crate::session::Session;
 use crate::session::handshake::{Refusal, ensure_not_banned};
 use crate::session::rejection::Rejection;
 use crate::state::directory::{Name, Presence};
+use crate::state::fault::{Fault, GameCall};
 use crate::state::handle::StateHandle;
 use crate::state::layout::RoomRef;
 use crate::state::rooms::game_of;
@@ -104,13 +105,22 @@ pub fn list_cursor_before(number: u64) -> RoomId {
 pub fn parse_action(session: &mut Session<'_>, text: &str) -> Result<Vec<u8>, Rejection> {
     let (game, view) = join_leave::with_room(session, |tx, context| {
         let shown = context.mark_shown(&tx);
-        let view = view_for(&tx, &shown, context.calls.games, context.seat).unwrap_or_else(|fault| {
-            context.calls.faults.push(fault);
+        let games = context.calls.games;
+        let view = view_for(&tx, &shown, games, context.seat).unwrap_or_else(|error| {
+            let call = GameCall::of("view", context.seat);
+            context
+                .calls
+                .faults
+                .push(Fault::in_room(&tx, games, context.room, call, error));
             Vec::new()
         });
-        Ok((game_of(&tx, context.calls.games), view))
+        Ok((game_of(&tx, games), view))
     })?;
-    Ok(game.parse_action(text, &view)?)
+    game.parse_action(text, &view).map_err(|error| {
+        Rejection::of_call(error, |error| {
+            Fault::without_room(game.name(), "parse_action", error)
+        })
+    })
 }
 
 /// Returns a snapshot of the player's room.

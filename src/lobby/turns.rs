@@ -12,8 +12,10 @@ use shmem::sys::clock::now_ms;
 
 use crate::lobby::delivery::Events;
 use crate::lobby::match_play::{self, RoomTimers, call_game, end_timer_call};
+use crate::lobby::news::Before;
 use crate::lobby::tick_budget::{CallTimer, budget_us};
 use crate::session::rejection::Rejection;
+use crate::state::fault::GameCall;
 use crate::state::handle::StateHandle;
 use crate::state::layout::RoomRef;
 use crate::state::rooms::{RoomLife, RoomTx, game_of, phase_of};
@@ -52,6 +54,7 @@ pub(crate) fn run_turn_timer(
     events.push_to_all(&mut tx, RoomEvent::TurnTimedOut { seat })?;
     events.finish(&mut tx);
     let room = RoomRef::new(index, tx.get(&record.generation));
+    let before = Before::of(&tx);
     let running_mark = mark_game_running(state.running_mark, room);
     let budget_us = budget_us(game_of(&tx, state.games));
     let timer = CallTimer::start();
@@ -62,11 +65,9 @@ pub(crate) fn run_turn_timer(
         Some(seat),
         |game, state, out, next| game.turn_timed_out(state, seat, out, next),
     );
-    let (call, context) = (
-        ("turn_timed_out", ended),
-        (state.games, header, timer.stop(budget_us)),
-    );
-    let kept = match end_timer_call(&mut tx, call, context, &mut state.faults) {
+    let call = (GameCall::of("turn_timed_out", Some(seat)), ended);
+    let context = (state.games, header, timer.stop(budget_us));
+    let kept = match end_timer_call(&mut tx, room, call, context, &mut state.faults) {
         Ok(kept) => kept,
         Err(rejection) => {
             drop(tx);
@@ -74,8 +75,12 @@ pub(crate) fn run_turn_timer(
             return Err(rejection);
         }
     };
+    let news = before.compare(&tx, state.games, room);
     tx.commit()?;
     drop(running_mark);
+    if let Some(news) = news {
+        news.log(state.memory);
+    }
     kept.map(|()| RoomTimers::Done)
 }
 

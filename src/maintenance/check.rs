@@ -314,11 +314,11 @@ fn check_room(state: &mut StateHandle, index: u32, recorded: &mut RecordedByPlay
     match (given, life) {
         (false, RoomLife::OPEN) => faults
             .0
-            .push(format!("room {index} is open but in the free list")),
+            .push(format!("room {room:?} is open but in the free list")),
         (true, RoomLife::OPEN | RoomLife::CLOSING) if current && opening.is_none() => {}
         (true, _) if !current && opening == Some((room, opener)) => {}
         (true, _) => faults.0.push(format!(
-            "room {index} is given out, but neither open nor being opened"
+            "room {room:?} is given out, but neither open nor being opened"
         )),
         (false, _) => {}
     }

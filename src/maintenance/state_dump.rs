@@ -19,6 +19,7 @@ use crate::state::connections::{ConnectionRecord, Phase};
 use crate::state::handle::StateHandle;
 use crate::state::layout::PlayerRef;
 use crate::state::players::PlayerRecord;
+use crate::state::room_label::room_number;
 use crate::state::rooms::{RoomLife, occupants, read_state, seats_in};
 
 /// The number of undelivered events that a dump shows of each log, the latest ones. Older ones may be overwritten
@@ -247,7 +248,8 @@ fn dump_room(state: &mut StateHandle, index: u32, needed_from: u64, lines: &mut 
     let life = RoomLife::from_raw(tx.get(&record.life));
     let generation = tx.get(&record.generation);
     lines.push(format!(
-        "room {index} given {given:?} {life:?} generation {generation} seen {:?} log up to {} number {}",
+        "room {} given {given:?} {life:?} generation {generation} seen {:?} log up to {} number {}",
+        room_number(index),
         record.open_generation(),
         record.log.head(&tx),
         record.log.next_number(&tx),

@@ -29,6 +29,7 @@ use crate::process::process_table::{Context, LivenessHandle, RoleStart};
 use crate::state::close_counters::count_close;
 use crate::state::connections::{Claim, ConnectionRecord, Kind, OperatorFlag, Peer};
 use crate::state::header::KeeperSlot;
+use crate::state::incidents::IncidentKind;
 use forkade_text::render;
 use shmem::sys::clock::now_ms;
 use shmem::sys::signals::Signals;
@@ -451,6 +452,12 @@ pub(crate) fn send_refusal(context: &Context, kind: Kind, socket: &impl AsFd, re
         refusal.text()
     );
     count_close(&context.memory.header.closes, code, false);
+    context.memory.incidents.enter(
+        IncidentKind::Refusal,
+        (std::process::id(), None),
+        "",
+        format_args!("{}: {code:?}: {}", peer_of(socket), refusal.text()),
+    );
     let message = ServerMessage::Error {
         code,
         text: render::readable_by_any_client(refusal.text()),

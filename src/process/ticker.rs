@@ -32,9 +32,10 @@ use crate::process::process_table::{Context, LivenessHandle, RoleStart};
 use crate::process::ticker::due_rooms::DueRooms;
 use crate::session::rejection::Rejection;
 use crate::state::budget::now_us;
-use crate::state::connections::KINDS;
+use crate::state::connections::{KINDS, Kind};
 use crate::state::handle::StateHandle;
 use crate::state::roles::Role;
+use crate::state::room_label::{RoomLabel, room_number};
 use crate::state::running_game::is_run_elsewhere;
 
 const SIGNALS: Token = Token(0);
@@ -225,7 +226,8 @@ impl Ticker {
         }
         let run = match_play::run_room_timers(&mut self.state, index, now_us);
         for fault in self.state.take_faults() {
-            log::warn!("the game in room {index} keeps others waiting: {fault}");
+            fault.enter(memory);
+            log::warn!("the game keeps others waiting: {fault}");
         }
         match run {
             // A room that says that it is due, and is not, must not keep the ticker awake.
@@ -234,12 +236,12 @@ impl Ticker {
             Err(Rejection {
                 fault: Some(fault), ..
             }) => {
-                log::error!(
-                    "the game in room {index} failed as time passed, and the match is abandoned: {fault}"
-                );
+                fault.enter(memory);
+                log::error!("the game failed as time passed, and the match is abandoned: {fault}");
             }
             Err(rejection) => log::error!(
-                "the game in room {index} failed as time passed, and the match is abandoned: {rejection}"
+                "the game in {} failed as time passed, and the match is abandoned: {rejection}",
+                self.label(index)
             ),
         }
         let log = &memory.rooms.at(index).log;
@@ -283,9 +285,14 @@ impl Ticker {
                     .ring_room(room, &self.context.memory.rooms.at(room).log);
             }
             for fault in self.state.take_faults() {
+                fault.enter(self.context.memory);
                 log::warn!("the game's code failed when a player left: {fault}");
             }
         }
+    }
+
+    fn label(&self, room: u32) -> RoomLabel {
+        RoomLabel::published(self.context.memory, self.context.games, room)
     }
 
     /// Attributes the predecessor's death to a room, if it died while it ran that room's game.
@@ -300,13 +307,13 @@ impl Ticker {
         match crash {
             Ok(None) => {}
             Ok(Some(TickerCrash::Counted { room, crashes })) => log::warn!(
-                "a ticker ended while it ran the game in room {} ({crashes} such crashes recently)",
-                room.index()
+                "a ticker ended while it ran the game in {} ({crashes} such crashes recently)",
+                self.label(room.index())
             ),
             Ok(Some(TickerCrash::MatchAbandoned { room })) => {
                 log::error!(
-                    "the game in room {} has ended one ticker after another, and the match is abandoned",
-                    room.index()
+                    "the game in {} has ended one ticker after another, and the match is abandoned",
+                    self.label(room.index())
                 );
                 let record = self.context.memory.rooms.at(room.index());
                 self.context.ipc.doorbells.ring_room(room.index(), &record.log);
@@ -392,7 +399,12 @@ impl Ticker {
             if !expiry::claim_orphan(&self.state, index) {
                 continue;
             }
-            log::info!("freeing connection {index}, which no process has any more");
+            // An operator's connection that an upgrade has left with the old program ends like this: nothing was lost.
+            let level = match self.context.memory.connections.at(index).kind() {
+                Kind::Console => log::Level::Debug,
+                Kind::Game => log::Level::Info,
+            };
+            log::log!(level, "connection {index} has ended, and its place is free again");
             if let Some(keeper) = expiry::free_connection(&mut self.state, index) {
                 self.context.ipc.doorbells.ring_keeper(keeper);
             }
@@ -449,11 +461,14 @@ impl Ticker {
 
     fn send_doorbell(&self, room: u32, answers: &Channel) {
         let Some(doorbell) = self.context.ipc.doorbells.rooms.get(room as usize) else {
-            log::error!("the doorbell of room {room} was requested, which does not exist");
+            log::error!(
+                "the doorbell of room {} was requested, which does not exist",
+                room_number(room)
+            );
             return;
         };
         if let Err(error) = answers.send(&[1], &[doorbell.as_fd()]) {
-            log::warn!("cannot send the doorbell of room {room}: {error}");
+            log::warn!("cannot send the doorbell of room {}: {error}", room_number(room));
         }
         // The requester may have entered the room with events for others and had no doorbell to ring.
         if !Mutant::NoSecondRing.is_active() {

@@ -101,6 +101,11 @@ impl Session<'_> {
         }
     }
 
+    /// Whether the player leaves for good when its connection ends.
+    pub(crate) fn leaves_for_good(&self) -> bool {
+        self.state.attachment.read_own(&self.record.leaves) != 0 || self.has_nothing_to_keep()
+    }
+
     /// The protocol version that the client understands: the negotiated one, or, before it has a session, the one that
     /// its preamble leads to.
     fn spoken_version(&self) -> u16 {

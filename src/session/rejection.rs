@@ -3,6 +3,7 @@
 use forkade_protocol::RejectCode;
 
 use crate::state::budget::TooSoon;
+use crate::state::fault::Fault;
 use crate::state::mailbox::PostError;
 use forkade_games::{GameError, floor_char_boundary};
 
@@ -15,7 +16,7 @@ pub struct Rejection {
     /// For people.
     pub text: String,
     /// A failure in the game's own code, for the server's log. It must be logged only when no lock is held.
-    pub fault: Option<Box<GameError>>,
+    pub fault: Option<Box<Fault>>,
     /// Milliseconds after which the same request may be granted, if it came too soon.
     pub retry_after_ms: Option<u32>,
 }
@@ -37,24 +38,22 @@ impl Rejection {
         }
     }
 
+    /// A rejection because of a call of a game. If the game's code has failed, `fault` says in which call.
+    pub(crate) fn of_call(error: GameError, fault: impl FnOnce(GameError) -> Fault) -> Self {
+        let rejection = error.rejection();
+        Self {
+            code: rejection.code(),
+            text: rejection.text().to_owned(),
+            fault: (!error.is_rejection()).then(|| Box::new(fault(error))),
+            retry_after_ms: None,
+        }
+    }
+
     /// A rejection of what came too soon. `rule` says what is limited; the time to wait is added to it.
     pub(crate) fn too_soon(code: RejectCode, rule: &str, too_soon: TooSoon) -> Self {
         Self {
             retry_after_ms: Some(u32::try_from(too_soon.wait_us.div_ceil(1000)).unwrap_or(u32::MAX)),
             ..Self::new(code, format!("{rule}; {too_soon}"))
-        }
-    }
-}
-
-impl From<GameError> for Rejection {
-    fn from(error: GameError) -> Self {
-        let rejection = error.rejection();
-        let fault = (!error.is_rejection()).then(|| Box::new(error));
-        Self {
-            code: rejection.code(),
-            text: rejection.text().to_owned(),
-            fault,
-            retry_after_ms: None,
         }
     }
 }

@@ -1,9 +1,10 @@
 //! One process's handle on the shared state.
 
 use crate::state::connections::ConnectionRecord;
+use crate::state::fault::Fault;
 use crate::state::layout::Memory;
 use crate::state::running_game::RunningGame;
-use forkade_games::{ErasedOutbox, GameError, Games};
+use forkade_games::{ErasedOutbox, Games};
 use shmem::transaction::Attachment;
 
 /// One process's handle on the shared state: the memory, the attachment that takes its locks, and the games.
@@ -23,7 +24,7 @@ pub struct StateHandle {
     /// The connection that this process works for at present, if it serves any.
     pub(crate) serving: Option<&'static ConnectionRecord>,
     /// See [`StateHandle::take_faults`].
-    pub(crate) faults: Vec<GameError>,
+    pub(crate) faults: Vec<Fault>,
 }
 
 impl StateHandle {
@@ -57,7 +58,7 @@ impl StateHandle {
     }
 
     /// Takes the failures of game code that no request could be rejected for. Log them when no lock is held.
-    pub fn take_faults(&mut self) -> Vec<GameError> {
+    pub fn take_faults(&mut self) -> Vec<Fault> {
         std::mem::take(&mut self.faults)
     }
 

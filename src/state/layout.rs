@@ -1,7 +1,7 @@
 //! Where every record lies in the shared mapping, and how the mapping is created.
 //!
 //! ```text
-//! header │ chat │ directory: lobby lock, identities, room entries, bits of rooms, name buckets, mailboxes
+//! header │ chat │ incidents │ directory: lobby lock, identities, room entries, bits of rooms, name buckets, mailboxes
 //! │ connections │ players │ rooms
 //! ```
 //!
@@ -21,8 +21,10 @@ use crate::state::connections::{Claim, ConnectionRecord, Kind, Phase};
 use crate::state::directory::{Directory, DirectoryRecord, Identity, Presence, RoomEntry};
 use crate::state::hang_kind::HangKind;
 use crate::state::header::{Header, KeeperSlot, UpgradeStage};
+use crate::state::incidents::{IncidentKind, Incidents};
 use crate::state::mailbox::Mailbox;
 use crate::state::players::PlayerRecord;
+use crate::state::room_label::room_number;
 use crate::state::rooms::{RoomLife, RoomRecord, raw_phase};
 use shmem::lock::Lock;
 use shmem::sys::clock::now_ms;
@@ -69,7 +71,7 @@ impl std::fmt::Display for LockOwner {
             Self::Lobby => formatter.write_str("the lobby"),
             Self::Chat => formatter.write_str("the lobby's chat"),
             Self::Player(index) => write!(formatter, "player {index}"),
-            Self::Room(index) => write!(formatter, "room {index}"),
+            Self::Room(index) => write!(formatter, "room {}", room_number(*index)),
         }
     }
 }
@@ -90,6 +92,8 @@ pub struct Memory {
     pub rooms: Table<RoomRecord>,
     /// The lobby's chat.
     pub chat: &'static ChatRecord,
+    /// The last incidents.
+    pub incidents: &'static Incidents,
 }
 
 impl Memory {
@@ -303,6 +307,7 @@ const MEMORY_VERSION: u64 = 1;
 struct Plan {
     header: Place<Header>,
     chat: Place<ChatRecord>,
+    incidents: Place<Incidents>,
     directory: Place<DirectoryRecord>,
     identities: Place<Identity>,
     room_entries: Place<RoomEntry>,
@@ -325,6 +330,7 @@ impl Plan {
         Self {
             header: layout.reserve(1),
             chat: layout.reserve(1),
+            incidents: layout.reserve(1),
             directory: layout.reserve(1),
             identities: layout.reserve(capacity.players),
             room_entries: layout.reserve(capacity.rooms),
@@ -355,6 +361,7 @@ impl Plan {
             players: Table::new(mapping, self.players),
             rooms: Table::new(mapping, self.rooms),
             chat: mapping.record(self.chat),
+            incidents: mapping.record(self.incidents),
         }))
     }
 
@@ -397,5 +404,9 @@ fn stored_numbers() -> impl Iterator<Item = (&'static str, u64)> {
         ("hang stopped", HangKind::Stopped.number()),
         ("hang asleep", HangKind::Asleep.number()),
     ];
-    narrow.into_iter().map(|(name, number)| (name, number.into()))
+    let incidents = IncidentKind::ALL.map(|kind| (kind.name(), kind as u64));
+    narrow
+        .into_iter()
+        .map(|(name, number)| (name, number.into()))
+        .chain(incidents)
 }

@@ -7,7 +7,9 @@
 //! * [`connections`], [`players`], [`rooms`]: the records;
 //! * [`stream_tap`], [`running_game`], [`shown_game`], [`tick_conduct`], [`tick_figures`], [`connection_counts`],
 //!   [`budget`]: parts of them;
-//! * [`roles`], [`doorbells`], [`hang_kind`]: the server's processes, as every layer names them.
+//! * [`roles`], [`doorbells`], [`hang_kind`]: the server's processes, as every layer names them;
+//! * [`incidents`]: what has gone wrong lately; [`room_label`], [`fault`]: rooms, and failures of their games, as log
+//!   and console name them.
 
 pub(crate) mod budget;
 pub(crate) mod buffers;
@@ -17,14 +19,17 @@ pub mod connection_counts;
 pub mod connections;
 pub mod directory;
 pub(crate) mod doorbells;
+pub mod fault;
 pub mod fixed_string;
 pub mod handle;
 pub mod hang_kind;
 pub mod header;
+pub mod incidents;
 pub mod layout;
 pub mod mailbox;
 pub mod players;
 pub(crate) mod roles;
+pub mod room_label;
 pub mod rooms;
 pub mod running_game;
 pub mod sanctions;

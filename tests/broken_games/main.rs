@@ -164,6 +164,40 @@ fn an_action_that_panics_is_rejected_and_room_and_process_survive() {
     ];
     expect_logged(&server, &record);
     expect_logged(&server, &["handler", "nothing is there", "called from", "act"]);
+    let panic = deed(&Deed::PanicAfterEvents);
+    let hex: String = panic.iter().map(|byte| format!("{byte:02x}")).collect();
+    let place = "act in room 1 (fragile, \"";
+    let action = format!(
+        ", seat 0 \"Ann\", action of {} bytes {hex}: panicked at",
+        panic.len()
+    );
+    expect_logged(&server, &["handler", place, &action, "nothing is there"]);
+    let failures = server.status("game_failures_total");
+    assert!(failures >= 6, "{failures}");
+    let events = server.ask_json("events 100");
+    let is_it = |event: &&serde_json::Value| {
+        let what = event["what"].as_str().unwrap_or_default();
+        event["kind"] == "failure" && what.ends_with("panicked: nothing is there")
+    };
+    let events = events.as_array().expect("a list");
+    let failure = events.iter().find(is_it).expect("it is among the events");
+    assert_eq!((&failure["room"], &failure["player"]), (&1.into(), &"Ann".into()));
+    // From the author's code, and no further than that.
+    let log = server.log();
+    let backtrace = log
+        .lines()
+        .filter_map(|line| line.split_once("; called from "))
+        .map(|(_, frames)| frames)
+        .collect::<Vec<_>>();
+    assert!(!backtrace.is_empty(), "{log}");
+    for frames in backtrace {
+        let first = frames.split(" < ").next().unwrap_or_default();
+        assert!(first.contains("games.rs:"), "{frames}");
+        assert!(
+            !frames.contains("catch_panic") && !frames.contains("forkade::process"),
+            "{frames}"
+        );
+    }
     for what in ["outcome", "event"] {
         let text = format!("its {what} names seat 9, and the match has 4 seats");
         expect_logged(&server, &["handler", "player=\"Ann\"", &text]);
@@ -178,7 +212,10 @@ fn an_action_that_sleeps_is_logged_even_if_no_player_waits_for_it() {
     ann.act(deed(&Deed::Add(5))).expect("legal");
     assert!(!server.log().contains("took"), "{}", server.log());
     ann.act(deed(&Deed::Sleep)).expect("legal, though slow");
-    expect_logged(&server, &["handler", "player=\"Ann\"", "fragile's act took 15"]);
+    expect_logged(
+        &server,
+        &["handler", "player=\"Ann\"", "act in room", ": it took 15"],
+    );
 }
 
 fn a_game_whose_constructor_fails_leaves_no_room_behind() {
@@ -247,7 +284,15 @@ fn a_game_whose_leave_fails_is_over_and_releases_the_player() {
     );
     bob.create_room(NewRoom::new("relay", "elsewhere"))
         .expect("a room is free");
-    expect_logged(&server, &["handler", "cannot be left"]);
+    expect_logged(
+        &server,
+        &[
+            "handler",
+            "leave in room 1 (fragile, ",
+            "seat 1 \"Bob\"",
+            "cannot be left",
+        ],
+    );
 }
 
 fn a_turn_timeout_that_panics_ends_only_its_own_match() {
@@ -280,7 +325,16 @@ fn a_turn_timeout_that_panics_ends_only_its_own_match() {
         event(1, |event| matches!(event, RoomEvent::TurnTimedOut { seat: 0 }));
         event(1, |event| matches!(event, RoomEvent::Turn { seat: 0, .. }));
     }
-    expect_logged(&server, &["ticker", "abandoned", "cannot be waited for"]);
+    expect_logged(
+        &server,
+        &[
+            "ticker",
+            "abandoned",
+            "turn_timed_out in room ",
+            "seat 0 \"Ann\"",
+            "cannot be waited for",
+        ],
+    );
 }
 
 fn a_stopped_game_clock_is_reported() {

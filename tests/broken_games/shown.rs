@@ -99,7 +99,8 @@ fn expect_room_blamed(fault: (Shows, Way)) {
     // One more process may have begun before the last death was counted.
     assert!(server.status("takeovers_total") <= deaths_max + 1, "{fault:?}");
     control_pair.finish();
-    let what = format!("view, draw or describe of the game unseen: room {number} gets no pictures");
+    let what =
+        format!("view, draw or describe of room {number} (unseen, \"dark room\"), which gets no pictures");
     expect_logged(&server, &["keeper", &what]);
 }
 

@@ -168,10 +168,26 @@ fn the_console_lists_players_rooms_and_processes() {
     );
     assert_eq!(
         (&second["room"], second["pid"].as_u64()),
-        (&room.0.into(), server.handler_of("Bob the 2nd").map(u64::from))
+        (&1.into(), server.handler_of("Bob the 2nd").map(u64::from))
     );
 
+    // One number for the room, which players in text mode see, too; the id on the wire does as well.
+    assert_eq!(corner["room"], 1);
+    for query in ["room 1", &format!("room {}", room.0)] {
+        let shown = operator.ask_json(query);
+        assert_eq!(
+            (&shown["room"], &shown["id"]),
+            (&1.into(), &room.0.into()),
+            "{query}"
+        );
+    }
+    let table = operator.ask("rooms");
+    assert!(
+        table[0].starts_with("room ") && table[1].starts_with("1 "),
+        "{table:?}"
+    );
     let locks = operator.ask_json("locks --all");
+    assert_eq!(one(&locks, "lock", "room".into())["number"], 1);
     for lock in ["lobby", "player", "room", "total"] {
         assert!(
             one(&locks, "lock", lock.into())["taken"]

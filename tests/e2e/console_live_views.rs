@@ -58,7 +58,8 @@ fn watch_shows_a_rooms_events_in_order_until_enter() {
     let (mut ann, mut bob, room) = table(&server);
     let mut operator = Operator::new(&server);
     assert!(
-        follow(&mut operator, &format!("watch {room}")).starts_with("(watching \"The corner\" after event 1")
+        follow(&mut operator, &format!("watch {room}"))
+            .starts_with("(watching room 1 (tictactoe, \"The corner\") after event 1")
     );
     ann.ready(true).expect("sent");
     bob.ready(true).expect("sent");

@@ -29,6 +29,7 @@ mod foreign_protocols;
 mod guessing;
 mod hidden_information;
 mod ignoring;
+mod incidents;
 mod input_fragmentation;
 mod invitations;
 mod isolation_dial;

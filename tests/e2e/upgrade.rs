@@ -437,3 +437,26 @@ fn a_configuration_that_cannot_be_read_after_the_check_is_loaded_anew_and_the_se
     ann.ping().expect("she is served by the new program");
     upgradable.server.client("Bob");
 }
+
+#[test]
+fn what_an_upgrade_cleans_up_is_no_alarm_in_the_log() {
+    let upgradable = Upgradable::start(&["--clients-per-handler", "4"]);
+    let mut ann = upgradable.server.client("Ann");
+    upgradable.install_itself();
+    // From a console, whose connection stays with the old program until it ends.
+    assert!(upgradable.ask_by_command().status.success());
+    ann.ping().expect("the session lives");
+    let consoles = || upgradable.server.ask_json("status")["consoles"] == 1;
+    eventually("the console's place is free again", consoles);
+    std::thread::sleep(std::time::Duration::from_millis(2500));
+    let log = upgradable.server.log();
+    let alarms: Vec<&str> = log
+        .lines()
+        .filter(|line| {
+            [" WARN ", " ERROR ", "its place is free again"]
+                .iter()
+                .any(|sign| line.contains(sign))
+        })
+        .collect();
+    assert!(alarms.is_empty(), "{alarms:#?}");
+}

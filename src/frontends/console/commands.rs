@@ -7,7 +7,9 @@ use thiserror::Error;
 
 use crate::frontends::console::commands::descriptions::COMMANDS;
 pub(crate) use crate::frontends::console::commands::descriptions::Description;
-use crate::limits::{BAN_MS_DEFAULT, MUTE_MS_DEFAULT, SANCTION_MS_MAX};
+use crate::limits::{
+    BAN_MS_DEFAULT, EVENTS_SHOWN_DEFAULT, MUTE_MS_DEFAULT, SANCTION_MS_MAX, TOP_SECONDS_MAX,
+};
 use crate::state::sanctions::SanctionKind;
 use forkade_text::escape::Escaped;
 
@@ -20,6 +22,8 @@ pub(crate) enum ConsoleCommand {
     Query(Query, Format),
     /// Check that the server's processes respond.
     Ping(Format),
+    /// Show who is busiest, over so many seconds.
+    Top { seconds: u32, format: Format },
     /// Upgrade the server in place.
     Upgrade,
     /// Follow a room's events; `hidden`: including those for one seat only.
@@ -67,6 +71,7 @@ impl ConsoleCommand {
             Self::Help(_)
             | Self::Query(..)
             | Self::Ping(_)
+            | Self::Top { .. }
             | Self::Watch { .. }
             | Self::Trace(_)
             | Self::Password(_)
@@ -89,6 +94,10 @@ pub(crate) enum Query {
     Rooms,
     Bans,
     Closes,
+    /// The last incidents, at most so many.
+    Events {
+        count: usize,
+    },
     /// By id; with a seat: the game as that seat sees it.
     Room {
         id: u64,
@@ -210,6 +219,12 @@ fn parse_words(name: &str, arguments: &mut Arguments<'_>) -> Option<ConsoleComma
         "edit" => return parse_on_off(arguments.take().unwrap_or("on")).map(ConsoleCommand::Edit),
         "drain" => return parse_drain(arguments.take()).map(ConsoleCommand::Drain),
         "ping" => return Some(ConsoleCommand::Ping(format(arguments))),
+        "top" => {
+            let format = format(arguments);
+            let seconds = arguments.take().map_or(Some(1), |seconds| seconds.parse().ok())?;
+            let is_possible = (1..=TOP_SECONDS_MAX).contains(&seconds);
+            return is_possible.then_some(ConsoleCommand::Top { seconds, format });
+        }
         "watch" => {
             let hidden = arguments.take_flag("--hidden");
             let room = arguments.take()?.parse().ok()?;
@@ -227,6 +242,13 @@ fn parse_words(name: &str, arguments: &mut Arguments<'_>) -> Option<ConsoleComma
         "rooms" => Query::Rooms,
         "bans" => Query::Bans,
         "closes" => Query::Closes,
+        "events" => {
+            let format = format(arguments);
+            let count = arguments
+                .take()
+                .map_or(Some(EVENTS_SHOWN_DEFAULT), |count| count.parse().ok())?;
+            return Some(ConsoleCommand::Query(Query::Events { count }, format));
+        }
         "room" => {
             let seat = match arguments.take_option("--seat") {
                 Some(seat) => Some(seat?.parse().ok()?),

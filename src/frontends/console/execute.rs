@@ -3,7 +3,7 @@
 use std::sync::atomic::Ordering;
 
 use crate::frontends::console::commands::{self, ConsoleCommand, Format, Query};
-use crate::frontends::console::live_views::{LiveView, Ping, Trace, Upgrade, Watch};
+use crate::frontends::console::live_views::{LiveView, Ping, Top, Trace, Upgrade, Watch};
 use crate::frontends::console::replies::{self, Reply};
 use crate::frontends::console::{Console, Stage, actions, queries};
 use crate::logging::{self, audit};
@@ -33,6 +33,10 @@ impl Console<'_> {
             ConsoleCommand::Query(query, format) => return self.answer_query(query, format),
             ConsoleCommand::Ping(format) => {
                 return self.start_view(LiveView::Ping(Ping::start(context, format)));
+            }
+            ConsoleCommand::Top { seconds, format } => {
+                let top = Top::start(lobby, seconds, format);
+                return self.start_view(LiveView::Top(top));
             }
             ConsoleCommand::Watch { room, hidden } => match Watch::begin(lobby, context, room, hidden) {
                 Ok(watch) => return self.start_view(LiveView::Watch(watch)),
@@ -122,6 +126,7 @@ impl Console<'_> {
             Query::Players => return self.set_reply(Reply::list(queries::players(), format)),
             Query::Rooms => return self.set_reply(Reply::list(queries::rooms(), format)),
             Query::Closes => return self.set_reply(Reply::list(queries::close_reasons(), format)),
+            Query::Events { count } => return self.set_reply(Reply::list(queries::events(count), format)),
             Query::Bans => return self.set_reply(Reply::list(queries::bans(), format)),
             Query::Locks { all } => return self.set_reply(Reply::list(queries::locks(context, all), format)),
             Query::Config => return self.set_reply(Reply::list(queries::config(context), format)),

@@ -5,12 +5,13 @@
 
 use std::fmt::Write as _;
 
-use forkade_protocol::{ClientMessage, RoomEvent, ServerMessage, codec};
+use forkade_protocol::{ClientMessage, RoomEvent, RoomId, ServerMessage, codec};
 use serde::Serialize;
 use serde_json::{Map, Value};
 
 use crate::limits::CONSOLE_DESCRIPTION_CHARACTERS_MAX;
 use forkade_text::escape::Escaped;
+use forkade_text::render::room_number;
 
 /// Replaces a secret.
 pub(crate) const SECRET: &str = "(secret)";
@@ -112,6 +113,8 @@ fn write_fields(line: &mut String, fields: &Map<String, Value>, code_is_public: 
             line.push_str(SECRET);
         } else if let (true, Some(bytes)) = (BYTE_FIELDS.contains(&key.as_str()), as_bytes(value)) {
             line.push_str(&format_bytes(&bytes));
+        } else if let ("room", Some(id)) = (key.as_str(), value.as_u64()) {
+            let _ = write!(line, "{}", room_number(RoomId(id)));
         } else {
             write_value(line, value, code_is_public);
         }
@@ -178,7 +181,7 @@ fn escape_and_cut(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use forkade_protocol::{
-        ChatScope, ErrorCode, GameInfo, Limits, Outcome, PlayerId, RejectCode, RoomId, RoomSettings, Token,
+        ChatScope, ErrorCode, GameInfo, Limits, Outcome, PlayerId, RejectCode, RoomSettings, Token,
     };
     use proptest::prelude::*;
 

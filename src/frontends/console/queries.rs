@@ -17,7 +17,7 @@ pub(crate) use crate::frontends::console::queries::config::{config, log_level};
 pub(crate) use crate::frontends::console::queries::details::{
     NotFound, find_player, open_room, player, room,
 };
-pub(crate) use crate::frontends::console::queries::lists::{bans, close_reasons, players, rooms};
+pub(crate) use crate::frontends::console::queries::lists::{bans, close_reasons, events, players, rooms};
 pub(crate) use crate::frontends::console::queries::locks::locks;
 pub(crate) use crate::frontends::console::queries::processes::processes;
 use crate::state::budget::now_us;
@@ -27,7 +27,9 @@ use crate::state::directory::{Identity, LobbyTx, Name, Presence};
 use crate::state::handle::StateHandle;
 use crate::state::hang_kind::HangKind;
 use crate::state::header::KeeperSlot;
+use crate::state::incidents::IncidentKind;
 use crate::state::layout::{ConnectionRef, PlayerRef};
+use crate::state::stream_tap::StreamStatus;
 use crate::state::tick_figures::Lateness;
 use forkade_text::escape::Escaped;
 use shmem::hang_reports::Subject;
@@ -36,8 +38,11 @@ use shmem::sys::clock::now_ms;
 /// Records that are read for one piece of a reply, so that the piece stays small and is sent soon.
 const RECORDS_PER_STEP: u32 = 32;
 
-/// A column's name, and its width in characters in a table.
+/// A column's name, and its width in characters in a table, or [`JSON_ONLY`].
 pub(crate) type Column = (&'static str, usize);
+
+/// In place of a width: the column is not in the table.
+pub(crate) const JSON_ONLY: usize = 0;
 
 /// A list; each row has one value per column.
 pub(crate) struct List {
@@ -135,6 +140,10 @@ pub(crate) fn status(lobby: &StateHandle, context: ConsoleContext) -> Fields {
                 header.matches_abandoned_total.load(Ordering::Relaxed)
                     + header.matches_not_shown_total.load(Ordering::Relaxed)
             ),
+        ),
+        (
+            "game_failures_total",
+            json!(lobby.memory.incidents.entered(IncidentKind::Failure)),
         ),
         (
             "lock_waits_reported_total",
@@ -264,6 +273,17 @@ impl PlayerSummary {
     }
 }
 
+/// The connected or absent players that have streams: id, name, and how far their streams are.
+pub(crate) fn players_with_streams(lobby: &mut StateHandle) -> Vec<(u64, String, StreamStatus)> {
+    let touched = identities_touched(lobby);
+    let of_player = |index: u32| {
+        let summary = player_summary(lobby, index)?;
+        let streams = lobby.memory.players.at(index).stream_status(summary.player)?;
+        Some((summary.player.to_id(), summary.name.as_str().to_owned(), streams))
+    };
+    (0..touched).filter_map(of_player).collect()
+}
+
 /// Slots from this one on were never used by a player.
 fn identities_touched(lobby: &mut StateHandle) -> u32 {
     let directory = lobby.memory.directory.record;
@@ -278,7 +298,7 @@ fn drain_seconds_left(lobby: &StateHandle) -> Value {
     }
 }
 
-fn text(text: &str) -> Value {
+pub(crate) fn text(text: &str) -> Value {
     Value::String(Escaped(text).to_string())
 }
 

@@ -7,7 +7,7 @@ use std::fmt::Write as _;
 use serde_json::Value;
 
 use crate::frontends::console::commands::Format;
-use crate::frontends::console::queries::List;
+use crate::frontends::console::queries::{Column, JSON_ONLY, List};
 use crate::state::handle::StateHandle;
 use forkade_text::escape::Escaped;
 
@@ -149,7 +149,8 @@ fn write_table(text: &mut String, list: &List, rows: &[Vec<Value>], with_head: b
 
 fn write_cells<'c>(text: &mut String, list: &List, cells: impl Iterator<Item = Cow<'c, str>>) {
     let mut line = String::new();
-    for ((_, width), cell) in list.columns.iter().zip(cells) {
+    let in_table = |((_, width), _): &(&Column, _)| *width != JSON_ONLY;
+    for ((_, width), cell) in list.columns.iter().zip(cells).filter(in_table) {
         // Two spaces separate even cells that are wider than their column.
         let _ = write!(line, "{cell:<width$}  ");
     }

@@ -214,6 +214,7 @@ impl Client {
         let done = act(&mut driver)?;
         let due_ms = driver.due_ms();
         for fault in driver.session.state.take_faults() {
+            fault.enter(driver.state.context.memory);
             log::warn!("the game's code failed: {fault}");
         }
         self.session = driver.session.park();

@@ -28,6 +28,7 @@ use crate::process::process_table::Context;
 use crate::session::{CloseReason, ControlRequest, Resume, Session};
 use crate::state::budget::now_us;
 use crate::state::connections::{Claim, Phase};
+use crate::state::incidents::IncidentKind;
 use crate::state::layout::{ConnectionRef, RoomRef};
 
 /// How a run has ended.
@@ -146,7 +147,7 @@ impl Driver<'_> {
             HandshakeOutcome::Greeted => {
                 self.state.listen_to_chat()?;
                 self.enter_player();
-                log::debug!("greeted, from {}", self.session.record().peer());
+                log::info!("came, from {}", self.session.record().peer());
             }
             HandshakeOutcome::Resuming(keeper) => self.state.ring_keeper(keeper),
             HandshakeOutcome::Refused(reason) => self.close(false, &reason),
@@ -172,7 +173,7 @@ impl Driver<'_> {
                 return Ok(false);
             }
             Resume::Done => {
-                log::debug!("resumed, from {}", self.session.record().peer());
+                log::info!("came back, from {}", self.session.record().peer());
                 self.begin()?;
                 return Ok(true);
             }
@@ -442,6 +443,12 @@ impl Driver<'_> {
                 "{done} the connection from {}: {reason}",
                 self.session.record().peer()
             );
+            self.state.context.memory.incidents.enter(
+                IncidentKind::Refusal,
+                (self.state.me.pid, None),
+                self.session.name().as_str(),
+                format_args!("{done} {}: {reason}", self.session.record().peer()),
+            );
         }
         self.session.close(leaves, reason);
     }
@@ -487,6 +494,20 @@ impl Driver<'_> {
 
     /// Ends the connection and frees what it held.
     pub(crate) fn end(&mut self) {
+        if self.session.player().is_some() {
+            let room = self.session.membership().place().map(|(room, _)| room.index());
+            let how = match self.session.leaves_for_good() {
+                true => "has left",
+                false => "has lost the connection, and may come back",
+            };
+            log::info!("{how}, at {}", self.session.record().peer());
+            self.state.context.memory.incidents.enter(
+                IncidentKind::Departure,
+                (self.state.me.pid, room),
+                self.session.name().as_str(),
+                format_args!("{how}, at {}", self.session.record().peer()),
+            );
+        }
         let keeper = departure::finish(&mut self.session);
         self.state.ring_keeper(keeper);
         self.ring_pending();

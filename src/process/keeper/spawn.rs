@@ -15,10 +15,10 @@ use crate::process::keeper::Keeper;
 use crate::process::keeper::handlers::HandlerEntry;
 use crate::process::process_table::Context;
 use crate::state::connections::Kind;
+use crate::state::incidents::IncidentKind;
 use crate::state::layout::ConnectionRef;
 use crate::state::layout::RoomRef;
-use forkade_protocol::RoomId;
-use forkade_text::render::room_number;
+use crate::state::room_label::RoomLabel;
 use shmem::sys::clock::now_ms;
 use shmem::sys::process::{ChildEvent, Exit, ForkError, ProcessId, Reaped, child_events, fork};
 use shmem::sys::sockets::{Channel, shut_down};
@@ -97,6 +97,20 @@ impl Keeper {
             };
             handler::run(&new_process, args)
         })?;
+        if is_successor {
+            let peers = connections.iter().take(1);
+            let peers = peers.map(|index| context.memory.connections.at(*index).peer().to_string());
+            context.memory.incidents.enter(
+                IncidentKind::Takeover,
+                (process.pid, None),
+                "",
+                format_args!(
+                    "handler {process} goes on with {} connections: {}",
+                    connections.len(),
+                    peers.collect::<String>()
+                ),
+            );
+        }
         self.evict_stale_pid(process);
         for index in &connections {
             let record = context.memory.connections.at(*index);
@@ -280,6 +294,16 @@ impl Keeper {
                 false => log::warn!("handler {dead} died ({how}): replaced"),
             }
         }
+        if !entry.is_replaced {
+            let peer = suspect.map(|index| self.context.memory.connections.at(index).peer());
+            let over = peer.map_or_else(String::new, |peer| format!(" over the client at {peer}"));
+            self.context.memory.incidents.enter(
+                IncidentKind::Death,
+                (dead.pid, crash.shown_room.map(RoomRef::index)),
+                "",
+                format_args!("handler {dead} died ({how}){over}"),
+            );
+        }
         let is_split = groups.len() > 1;
         for group in groups {
             self.schedule_respawn(group, is_split);
@@ -291,17 +315,11 @@ impl Keeper {
         let Context { memory, games, .. } = self.context;
         let has_hung = crash.watchdog_kill.is_some();
         let (is_over, crashes) = crash_attribution::attribute_show_crash(memory, room, has_hung);
-        let game = memory.rooms.at(room.index()).game_name(games);
-        let number = room_number(RoomId(room.to_id()));
+        let room = RoomLabel::published(memory, games, room.index());
         if is_over {
-            log::error!(
-                "{what} in view, draw or describe of the game {game}: room {number} gets no pictures any more"
-            );
+            log::error!("{what} in view, draw or describe of {room}, which gets no pictures any more");
         } else {
-            log::warn!(
-                "{what} in view, draw or describe of the game {game} in room {number} ({crashes} such crashes \
-                 recently)"
-            );
+            log::warn!("{what} in view, draw or describe of {room} ({crashes} such crashes recently)");
         }
     }
 

@@ -33,6 +33,7 @@ use crate::process::unix_console::{self, UnixConsoleError};
 use crate::process::upgrade::HandoverError;
 use crate::process::watchdog::Watchdog;
 use crate::state::buffers;
+use crate::state::incidents::IncidentKind;
 use crate::state::layout::{Capacity, Memory};
 use crate::state::roles::{Role, RoleInstance};
 use forkade_games::Games;
@@ -534,6 +535,12 @@ impl Supervisor {
                 log::info!("the {name} (process {pid}) ended, to be replaced: {exit}");
             } else if self.stop_requests == 0 {
                 log::warn!("the {name} (process {pid}) ended: {exit}");
+                self.context.memory.incidents.enter(
+                    IncidentKind::Death,
+                    (pid, None),
+                    "",
+                    format_args!("the {name} (process {pid}) ended: {exit}"),
+                );
                 self.on_start_failure(index, &exit.to_string());
             }
         }

@@ -8,12 +8,11 @@ use std::io::{self, Read, Write};
 use std::time::Duration;
 
 use crate::state::handle::StateHandle;
-use crate::state::layout::{Memory, RoomRef};
+use crate::state::layout::Memory;
+use crate::state::room_label::{RoomLabel, room_number};
 use crate::state::rooms::{RoomLife, read_state};
 use forkade_games::Games;
 use forkade_games::limits::GAME_STATE_BYTES_MAX;
-use forkade_protocol::RoomId;
-use forkade_text::render::room_number;
 
 /// Time for each room's lock: a game that is stuck holds it, and the operator is told so.
 const STATE_WAIT: Duration = Duration::from_secs(1);
@@ -33,22 +32,17 @@ pub(crate) fn write(memory: &'static Memory, games: &'static Games, file: &mut i
             continue;
         }
         let Some(tx) = state.attachment.try_begin(record, STATE_WAIT) else {
-            let number = room_number(RoomId(
-                RoomRef::new(index, record.open_generation().unwrap_or(0)).to_id(),
-            ));
-            return Err(io::Error::other(format!(
-                "the game of room {number} is busy; try again"
-            )));
+            let room = RoomLabel::published(memory, games, index);
+            return Err(io::Error::other(format!("the game of {room} is busy; try again")));
         };
         let is_open = tx.get(&record.life) == RoomLife::OPEN.raw();
         if !is_open || tx.get(&record.match_seats) == 0 {
             continue;
         }
-        let room = RoomRef::new(index, tx.get(&record.generation));
         let (game, bytes) = (tx.get(&record.game), read_state(&tx));
         // No lock is held while it writes.
         drop(tx);
-        let number = u32::try_from(room_number(RoomId(room.to_id()))).unwrap_or(u32::MAX);
+        let number = u32::try_from(room_number(index)).unwrap_or(u32::MAX);
         let length = u32::try_from(bytes.len()).expect("a state fits its slot");
         for word in [game, number, length] {
             file.write_all(&word.to_le_bytes())?;

@@ -10,7 +10,7 @@ pub(crate) struct Description {
 }
 
 /// All commands, in the order in which they are listed.
-pub(crate) const COMMANDS: [Description; 26] = [
+pub(crate) const COMMANDS: [Description; 28] = [
     Description {
         name: "help",
         usage: "help [COMMAND]",
@@ -72,14 +72,18 @@ pub(crate) const COMMANDS: [Description; 26] = [
         name: "rooms",
         usage: "rooms [--json]",
         summary: "lists the rooms, their games and players",
-        more: &["events: number of the room's last event, as its clients count them."],
+        more: &[
+            "room: the number by which players, the log and this console refer to the room. It is used again once the room is",
+            "gone. events: number of the room's last event, as its clients count them. In JSON, id is the id on the wire.",
+        ],
     },
     Description {
         name: "room",
-        usage: "room ID [--seat N] [--json]",
+        usage: "room NUMBER [--seat N] [--json]",
         summary: "shows everything about one room, and the game as a spectator sees it",
         more: &[
-            "ID is an id from `rooms`, or the short number that players in text mode use.",
+            "NUMBER is the room's number from `rooms`, which players see, too. The long id by which programs name the room on the",
+            "wire (`id` in JSON) does as well.",
             "--seat shows the game as that seat sees it, including hidden cards.",
             "log: offsets of the oldest event kept, of the newest, and of the newest that the doorbell was rung for.",
             "next_tick_ms: time until the game's next tick; none in a game without ticks.",
@@ -96,6 +100,16 @@ pub(crate) const COMMANDS: [Description; 26] = [
         ],
     },
     Description {
+        name: "events",
+        usage: "events [COUNT] [--json]",
+        summary: "lists what has died, was refused, has left or has failed lately, the latest first",
+        more: &[
+            "kind: death (a process died), takeover (another one goes on with its connections), refusal (a connection was closed",
+            "with an error), departure (a player left or lost the connection), failure (a game's code failed).",
+            "The last 512 of each kind are kept; COUNT is 20 if it is left out.",
+        ],
+    },
+    Description {
         name: "locks",
         usage: "locks [--all] [--json]",
         summary: "lists the locks that are held now, were ever contended, or were left by a dead process",
@@ -103,7 +117,8 @@ pub(crate) const COMMANDS: [Description; 26] = [
             "holder, role, held_ms: the process that holds the lock now, and for how long.",
             "taken: how often it was taken. waits: how often a process had to wait. long_waits: waits of 250 ms or more.",
             "recoveries: how often its holder died and the next holder recovered the transaction.",
-            "record: slot of the player's or room's record. The last line is the total of all locks, shown or not.",
+            "number: the room's number; of a player, the place in the table of players, from 1. The last line is the total of all",
+            "locks, shown or not.",
             "--all shows all locks.",
         ],
     },
@@ -123,6 +138,15 @@ pub(crate) const COMMANDS: [Description; 26] = [
         more: &[
             "Each process is woken and answers in its next loop iteration. A stopped or hung process",
             "shows as `no answer` after a second. (The ticker is not woken: it iterates every 10 ms by itself.)",
+        ],
+    },
+    Description {
+        name: "top",
+        usage: "top [SECONDS] [--json]",
+        summary: "shows the busiest rooms, and the players who send most, over a second",
+        more: &[
+            "Per second, the ten of each with most; SECONDS: at most 60. changes_s: how often the room's lock was taken, for a",
+            "change or a look. bytes_in_s: handled input of a player. bytes_out_s: output to a player, or events of a room.",
         ],
     },
     Description {

@@ -17,10 +17,10 @@ use crate::limits::{DOORBELL_RETRY_MS, FOLLOW_POLL_MS, FRAME_BYTES_MAX, FRAME_TO
 use crate::lobby::delivery::{MATCH_STARTED, TO_ALL_BUT, TO_ALL_BUT_KICKED, TO_SPECTATORS};
 use crate::state::handle::StateHandle;
 use crate::state::layout::RoomRef;
-use crate::state::rooms::{RoomName, game_of, is_open, occupants};
+use crate::state::room_label::RoomLabel;
+use crate::state::rooms::{game_of, is_open, occupants};
 use crate::state::shown_game::ShownGame;
 use forkade_games::{AnyGame, Games};
-use forkade_text::escape::Escaped;
 use shmem::event_log::Read;
 use shmem::sys::clock::now_ms;
 
@@ -63,11 +63,9 @@ impl Watch {
             .subscribers
             .subscribe(lobby.attachment.process());
         let (cursor, number) = end_of_log(lobby, room).ok_or(NotFound::Room)?;
-        let RoomInfo { name, game, names } = room_info(lobby, context.games, room).ok_or(NotFound::Room)?;
-        let opening = format!(
-            "(watching \"{}\" after event {number}; Enter ends it)",
-            Escaped(name.as_str())
-        );
+        let RoomInfo { game, names } = room_info(lobby, context.games, room).ok_or(NotFound::Room)?;
+        let label = RoomLabel::published(lobby.memory, context.games, room.index());
+        let opening = format!("(watching {label} after event {number}; Enter ends it)");
         Ok(Self {
             context,
             room,
@@ -218,8 +216,9 @@ impl Watch {
                 "Game {}",
                 format_frame::typed(description.trim_end().as_bytes())
             )),
-            Err(fault) => {
-                log::warn!("{} cannot describe its event: {fault}", self.game.name());
+            Err(error) => {
+                let room = RoomLabel::published(self.context.memory, self.context.games, self.room.index());
+                log::warn!("the game's code failed for an operator: describe in {room}: {error}");
                 None
             }
         }
@@ -228,7 +227,6 @@ impl Watch {
 
 /// What a watch needs of a room besides its events.
 struct RoomInfo {
-    name: RoomName,
     game: &'static dyn AnyGame,
     names: BTreeMap<u8, String>,
 }
@@ -236,7 +234,6 @@ struct RoomInfo {
 fn room_info(lobby: &mut StateHandle, games: &'static Games, room: RoomRef) -> Option<RoomInfo> {
     let tx = lobby.attachment.begin(lobby.memory.rooms.at(room.index()));
     is_open(&tx, room).then(|| RoomInfo {
-        name: tx.get(&tx.record().name),
         game: game_of(&tx, games),
         names: occupants(&tx)
             .map(|(seat, occupant)| (seat, occupant.name.as_str().to_owned()))

@@ -15,6 +15,7 @@ use crate::lobby::room_view::snapshot;
 use crate::state::connections::ConnectionRecord;
 use crate::state::handle::StateHandle;
 use crate::state::layout::{PlayerRef, RoomRef};
+use crate::state::room_label::{RoomLabel, room_number};
 use crate::state::rooms::{RoomRecord, is_open, occupants};
 use crate::state::shown_game::ShownGame;
 use forkade_text::escape::Escaped;
@@ -28,7 +29,7 @@ use shmem::transaction::Record;
 pub(crate) enum NotFound {
     #[error("no player has that id or name")]
     Player,
-    #[error("no open room has that id: `rooms` lists them")]
+    #[error("no open room has that number or id: `rooms` lists them")]
     Room,
     #[error("the room has no such seat: they count from 0")]
     Seat,
@@ -88,7 +89,7 @@ pub(crate) fn player(lobby: &mut StateHandle, id_or_name: &str) -> Result<Fields
                     .map(|handler| handler.pid)
             ),
         ),
-        ("room", json!(room.map(RoomRef::to_id))),
+        ("room", json!(room.map(|room| room_number(room.index())))),
         (
             "seat",
             json!(stream_status.and_then(|stream_status| stream_status.seat)),
@@ -132,7 +133,7 @@ fn room_name(lobby: &StateHandle, room: Option<RoomRef>) -> Value {
     }
 }
 
-/// The open room with this id, or with this short [number](forkade_text::render::room_number).
+/// The open room with this number, or with this id, by which clients name it.
 ///
 /// # Errors
 ///
@@ -187,11 +188,11 @@ pub(crate) fn room(lobby: &mut StateHandle, id: u64, seat: Option<u8>) -> Result
     let has_state = tx.get(&record.match_seats) != 0;
     drop(tx);
     for fault in faults {
-        log::warn!("the game in room {id} cannot show itself: {fault}");
+        log::warn!("the game's code failed for an operator: {fault}");
     }
     let next_tick_ms = (due_us != u64::MAX && has_state).then(|| (due_us / 1000).saturating_sub(now_ms()));
     let (oldest, newest) = record.log.window();
-    let picture = draw_game(lobby, &snapshot);
+    let picture = draw_game(lobby, room, &snapshot);
     drop(shown);
     let seats: Vec<Value> = (0..)
         .zip(&snapshot.seats)
@@ -207,7 +208,8 @@ pub(crate) fn room(lobby: &mut StateHandle, id: u64, seat: Option<u8>) -> Result
     let described = game.and_then(|(_, game)| game.describe_options(&rules.options).ok());
     let options_text = described.map_or(Value::Null, |described| text(&described));
     let mut fields = vec![
-        ("id", json!(id)),
+        ("room", json!(room_number(room.index()))),
+        ("id", json!(room.to_id())),
         ("name", text(&snapshot.name)),
         ("game", json!(snapshot.game)),
         ("phase", json!(phase_name(snapshot.phase))),
@@ -248,7 +250,7 @@ fn seat_value(number: u8, taken: Option<&SeatInfo>, players: &[(u8, PlayerRef)])
 }
 
 /// The game as text. The game's code runs on a copy, with no lock held.
-fn draw_game(lobby: &StateHandle, snapshot: &Snapshot) -> Value {
+fn draw_game(lobby: &StateHandle, room: RoomRef, snapshot: &Snapshot) -> Value {
     if snapshot.view.is_empty() {
         return Value::Null;
     }
@@ -264,8 +266,9 @@ fn draw_game(lobby: &StateHandle, snapshot: &Snapshot) -> Value {
                 .collect::<Vec<_>>()
                 .join("\n"),
         ),
-        Err(fault) => {
-            log::warn!("{} cannot draw itself: {fault}", snapshot.game);
+        Err(error) => {
+            let room = RoomLabel::published(lobby.memory, lobby.games, room.index());
+            log::warn!("the game's code failed for an operator: draw in {room}: {error}");
             Value::Null
         }
     }

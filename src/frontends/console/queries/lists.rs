@@ -1,5 +1,6 @@
 //! The players and the rooms.
 
+use std::cmp::Reverse;
 use std::collections::HashMap;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -8,7 +9,7 @@ use forkade_protocol::{ErrorCode, Phase};
 use serde_json::{Value, json};
 
 use crate::frontends::console::queries::{
-    Column, List, identities_touched, player_summary, rows_in_steps, seconds, seconds_since, text,
+    Column, JSON_ONLY, List, identities_touched, player_summary, rows_in_steps, seconds, seconds_since, text,
 };
 use crate::limits::CONSOLE_ROOM_WAIT_MS;
 use crate::lobby::listing::summary;
@@ -16,7 +17,9 @@ use crate::state::close_counters::closes;
 use crate::state::connections::ConnectionRecord;
 use crate::state::directory::Name;
 use crate::state::handle::StateHandle;
+use crate::state::incidents::{Incident, IncidentKind};
 use crate::state::layout::RoomRef;
+use crate::state::room_label::room_number;
 use crate::state::rooms::{is_open, occupants};
 use shmem::sys::clock::now_ms;
 
@@ -26,7 +29,7 @@ const PLAYERS: [Column; 8] = [
     ("seconds", 10),
     ("pid", 7),
     ("peer", 21),
-    ("room", 12),
+    ("room", 6),
     ("seat", 4),
     ("name", 24),
 ];
@@ -40,6 +43,9 @@ pub(crate) fn players() -> List {
             record.accepted_at_ms.load(Ordering::Relaxed)
         });
         let seat = seats.get(&summary.player.to_id());
+        // A spectator is in no seat of the room.
+        let watched = || lobby.memory.players.at(index).stream_status(summary.player)?.room;
+        let room = seat.map(|(room, _)| *room).or_else(watched);
         Some(vec![
             json!(summary.player.to_id()),
             json!(summary.presence()),
@@ -50,7 +56,7 @@ pub(crate) fn players() -> List {
                     .map(|handler| handler.pid)
             ),
             json!(record.map(|it| it.peer().to_string())),
-            json!(seat.map(|(room, _)| room.to_id())),
+            json!(room.map(|room| room_number(room.index()))),
             json!(seat.map(|(_, seat)| seat)),
             text(summary.name.as_str()),
         ])
@@ -81,8 +87,9 @@ fn seats(lobby: &mut StateHandle) -> HashMap<u64, (RoomRef, u8)> {
     seats
 }
 
-const ROOMS: [Column; 10] = [
-    ("id", 12),
+const ROOMS: [Column; 11] = [
+    ("id", JSON_ONLY),
+    ("room", 6),
     ("game", 12),
     ("phase", 8),
     ("taken", 5),
@@ -117,6 +124,7 @@ pub(crate) fn rooms() -> List {
         let names = names.map(|names| names.iter().map(|name| text(name.as_str())).collect());
         Some(vec![
             json!(summary.room.0),
+            json!(room_number(index)),
             json!(summary.game),
             json!(phase_name(summary.phase)),
             json!(summary.taken),
@@ -179,6 +187,49 @@ pub(crate) fn close_reasons() -> List {
     List {
         columns: &CLOSES,
         next: rows_in_steps(all, row),
+    }
+}
+
+const EVENTS: [Column; 6] = [
+    ("seconds_ago", 11),
+    ("kind", 9),
+    ("pid", 7),
+    ("room", 6),
+    ("player", 16),
+    ("what", 40),
+];
+
+/// The last `count` incidents of all kinds, the latest first.
+pub(crate) fn events(count: usize) -> List {
+    let mut rows = Some(());
+    List {
+        columns: &EVENTS,
+        next: Box::new(move |lobby| {
+            rows.take()?;
+            let incidents = lobby.memory.incidents;
+            let of_kind = |kind| {
+                let latest = incidents.latest(kind).take(count);
+                latest.map(move |incident| (kind, incident))
+            };
+            let mut all: Vec<(IncidentKind, Incident)> =
+                IncidentKind::ALL.into_iter().flat_map(of_kind).collect();
+            all.sort_by_key(|(_, incident)| Reverse(incident.at_ms));
+            all.truncate(count);
+            let row = |(kind, incident): (IncidentKind, Incident)| {
+                vec![
+                    seconds_since(incident.at_ms),
+                    json!(kind.name()),
+                    json!(incident.pid),
+                    json!((incident.room != 0).then_some(incident.room)),
+                    match incident.player.is_empty() {
+                        true => Value::Null,
+                        false => text(&incident.player),
+                    },
+                    text(&incident.text),
+                ]
+            };
+            Some(all.into_iter().map(row).collect())
+        }),
     }
 }
 

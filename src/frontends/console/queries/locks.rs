@@ -6,13 +6,14 @@ use crate::frontends::console::context::ConsoleContext;
 use crate::frontends::console::queries::processes::role_name;
 use crate::frontends::console::queries::{Column, List, Row, identities_touched, rows_in_steps};
 use crate::state::handle::StateHandle;
+use crate::state::room_label::room_number;
 use shmem::lock::{Lock, LockStats};
 use shmem::sys::clock::now_ms;
 use shmem::transaction::Record;
 
 const LOCKS: [Column; 9] = [
     ("lock", 6),
-    ("record", 7),
+    ("number", 7),
     ("holder", 7),
     ("role", 10),
     ("held_ms", 8),
@@ -38,13 +39,17 @@ pub(crate) fn locks(context: ConsoleContext, all: bool) -> List {
     };
     let row = move |lobby: &mut StateHandle, (players, rooms): &(u32, u32), index: u32| {
         let memory = lobby.memory;
-        let (kind, record, lock): (_, _, &Lock) = if index == 0 {
+        let (kind, number, lock): (_, _, &Lock) = if index == 0 {
             ("lobby", None, memory.directory.record.lock())
         } else if index <= *players {
-            ("player", Some(index - 1), memory.players.at(index - 1).lock())
+            (
+                "player",
+                Some(u64::from(index)),
+                memory.players.at(index - 1).lock(),
+            )
         } else if index <= players + rooms {
             let room = index - players - 1;
-            ("room", Some(room), memory.rooms.at(room).lock())
+            ("room", Some(room_number(room)), memory.rooms.at(room).lock())
         } else if index == players + rooms + 1 {
             ("chat", None, memory.chat.lock())
         } else {
@@ -56,7 +61,7 @@ pub(crate) fn locks(context: ConsoleContext, all: bool) -> List {
         sums.long_waits += figures.long_waits;
         sums.recoveries += figures.recoveries;
         let is_of_interest = figures.holder.is_some() || figures.waits + figures.recoveries > 0;
-        (all || is_of_interest).then(|| lock_row(context, kind, record, &figures))
+        (all || is_of_interest).then(|| lock_row(context, kind, number, &figures))
     };
     List {
         columns: &LOCKS,
@@ -64,13 +69,13 @@ pub(crate) fn locks(context: ConsoleContext, all: bool) -> List {
     }
 }
 
-fn lock_row(context: ConsoleContext, kind: &str, record: Option<u32>, figures: &LockStats) -> Row {
+fn lock_row(context: ConsoleContext, kind: &str, number: Option<u64>, figures: &LockStats) -> Row {
     let held_ms = figures
         .holder
         .map(|_| now_ms().saturating_sub(figures.acquired_at_ms));
     vec![
         json!(kind),
-        json!(record),
+        json!(number),
         json!(figures.holder.map(|holder| holder.pid)),
         json!(figures.holder.and_then(|holder| role_name(holder.pid, context))),
         json!(held_ms),

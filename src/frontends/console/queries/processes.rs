@@ -1,6 +1,6 @@
 //! The server's processes.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs;
 use std::sync::atomic::Ordering;
 
@@ -14,13 +14,14 @@ use crate::state::connections::{Claim, ConnectionRecord, Kind};
 use crate::state::handle::StateHandle;
 use crate::state::roles::RoleInstance;
 
-const PROCESSES: [Column; 9] = [
+const PROCESSES: [Column; 10] = [
     ("state", 5),
     ("pss_kib", 8),
     ("role", 10),
     ("number", 6),
     ("pid", 7),
     ("restarts", 8),
+    ("age", 10),
     ("seconds", 10),
     ("peer", 21),
     ("player", 24),
@@ -28,6 +29,9 @@ const PROCESSES: [Column; 9] = [
 
 /// The number of leading columns that `--memory` adds.
 const MEMORY_COLUMNS: usize = 2;
+
+/// Where the age of the process stands, behind those.
+const AGE_COLUMN: usize = 4;
 
 /// All processes: the supervisor, its roles, and one per connection.
 pub(crate) fn processes(context: ConsoleContext, memory: bool) -> List {
@@ -39,8 +43,16 @@ pub(crate) fn processes(context: ConsoleContext, memory: bool) -> List {
         .touched_connections()
         .map(|(index, _)| index)
         .collect();
-    let count = 1 + number(instances.len()) + number(claimed.len());
+    // The last row of `--memory` is the total.
+    let (last, mut total_kib) = (1 + number(instances.len()) + number(claimed.len()), 0);
+    let count = last + u32::from(memory);
+    let mut counted = HashSet::new();
     let row = move |_: &mut StateHandle, players: &HashMap<u32, Value>, index: u32| {
+        if index == last {
+            let mut row = vec![Value::Null, json!(total_kib), json!("total")];
+            row.resize(PROCESSES.len(), Value::Null);
+            return Some(row);
+        }
         let (pid, mut row) = match index.checked_sub(1) {
             None => {
                 let pid = context.memory.header.supervisor_pid.load(Ordering::Relaxed);
@@ -57,9 +69,15 @@ pub(crate) fn processes(context: ConsoleContext, memory: bool) -> List {
                 }
             },
         };
-        row.resize(PROCESSES.len() - MEMORY_COLUMNS, Value::Null);
+        row.resize(PROCESSES.len() - MEMORY_COLUMNS - 1, Value::Null);
+        row.insert(AGE_COLUMN, process_age(pid));
         if memory {
-            row.splice(0..0, [process_state(pid), process_pss_kib(pid)]);
+            let pss_kib = process_pss_kib(pid);
+            // A process has a row for each of its connections.
+            if counted.insert(pid) {
+                total_kib += pss_kib.as_u64().unwrap_or(0);
+            }
+            row.splice(0..0, [process_state(pid), pss_kib]);
         }
         Some(row)
     };
@@ -114,6 +132,25 @@ fn players_by_connection(lobby: &mut StateHandle) -> HashMap<u32, Value> {
         }
     }
     players
+}
+
+/// How long the process has run, in seconds.
+fn process_age(pid: u32) -> Value {
+    let started = || {
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+        // Behind the name, which may have spaces and brackets: the 22nd field of all.
+        let (_, fields) = stat.rsplit_once(')')?;
+        fields.split_whitespace().nth(19)?.parse::<u64>().ok()
+    };
+    let uptime = || {
+        let text = fs::read_to_string("/proc/uptime").ok()?;
+        text.split_whitespace().next()?.parse::<f64>().ok()
+    };
+    // Both count from the start of the machine; the kernel counts in hundredths of a second for every program.
+    json!(started().zip(uptime()).map(|(started, uptime)| {
+        let age = uptime - started as f64 / 100.0;
+        (age.max(0.0) * 100.0).round() / 100.0
+    }))
 }
 
 fn process_state(pid: u32) -> Value {
