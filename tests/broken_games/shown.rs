@@ -39,7 +39,7 @@ fn expect_room_blamed(fault: (Shows, Way)) {
     assert_eq!(sum(&joined.view), 0, "there is nothing wrong yet");
     let number = (joined.room.0 & u64::from(u32::MAX)) + 1;
     bob.type_line(&format!("join {number}"));
-    let room_as_seen = bob.read_until("the sum of Ann is 0");
+    let room_as_seen = bob.read_until("the sum of Ann is 0\r\n> ");
     let (shows, way) = fault;
     assert!(
         room_as_seen.contains(&format!("rules: {shows:?} {way:?}")),
