@@ -122,6 +122,9 @@ impl fmt::Display for Panic {
 /// Where the server's own code begins, which calls a game's.
 const CALLERS: [&str; 2] = ["forkade_games::erased::", "forkade_games::panics::catch_panic"];
 
+/// The file of those functions: a name may lack its path.
+const CALLERS_FILE: &str = "games/src/erased.rs:";
+
 /// Functions of Rust's libraries.
 const STD: [&str; 6] = [
     "std::",
@@ -147,7 +150,9 @@ fn frames(text: &str) -> Vec<String> {
             .map(|next| &next["at ".len()..]);
         let function = line.split_once(": ").map_or(line, |(_index, function)| function);
         // A game's caller, and what called that: always the same, too. (Without an author's frame, all are shown.)
-        if !frames.is_empty() && CALLERS.iter().any(|caller| function.contains(caller)) {
+        let is_caller = CALLERS.iter().any(|caller| function.contains(caller))
+            || place.is_some_and(|place| place.contains(CALLERS_FILE));
+        if !frames.is_empty() && is_caller {
             break;
         }
         let is_std = place.is_some_and(|place| place.contains("/rustc/") || place.contains("/rustlib/"))
