@@ -525,7 +525,7 @@ fn a_hidden_hand_is_shown_only_to_its_own_seat() {
     }
     assert_ne!(hands[0], hands[1]);
     watcher.read_until("The match begins.");
-    let table = watcher.read_until("seat 0 is to move\r\n");
+    let table = watcher.read_until("Ann is to move\r\n");
     assert!(!table.contains("your hand"), "{table}");
     let plain = |hand: &str| hand.replace(['[', ']'], "");
     assert!(!String::from_utf8_lossy(&people[1].received).contains(&plain(&hands[0])));
