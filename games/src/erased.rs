@@ -12,8 +12,11 @@ use forkade_protocol::{GameInfo, Outcome, RejectCode};
 use serde::Serialize;
 use thiserror::Error;
 
-use crate::limits::{ACTION_BYTES_MAX, GAME_STATE_BYTES_MAX, GAME_VIEW_BYTES_MAX, SEATS_MAX};
+use crate::limits::{
+    ACTION_BYTES_MAX, GAME_STATE_BYTES_MAX, GAME_VIEW_BYTES_MAX, OPTIONS_TEXT_BYTES_MAX, SEATS_MAX,
+};
 use crate::panics::{Panic, catch_panic};
+use crate::rejection::floor_char_boundary;
 use crate::{ErasedOutbox, Game, MissedTicks, Outbox, OutboxError, Rejection, Start, Viewer};
 
 /// The result of a call.
@@ -261,6 +264,7 @@ pub trait AnyGame: Send + Sync {
             .and_then(|step| {
                 let state = &state[..step.state_bytes];
                 self.check_state(state, &mut scratch)?;
+                self.describe_options(&[])?;
                 for viewer in [Viewer::Seat(0), Viewer::Spectator] {
                     let length = self.view(state, viewer, &mut scratch)?;
                     self.draw(&scratch[..length], &|seat| format!("seat {seat}"))?;
@@ -496,7 +500,11 @@ impl<G: Game> AnyGame for Erased<G> {
     }
 
     fn describe_options(&self, options: &[u8]) -> Result<String, GameError> {
-        catching_panics(|| Ok(G::describe_options(&decode_options::<G>(options)?)))
+        catching_panics(|| {
+            let mut text = G::describe_options(&decode_options::<G>(options)?);
+            text.truncate(floor_char_boundary(&text, OPTIONS_TEXT_BYTES_MAX));
+            Ok(text)
+        })
     }
 
     fn draw(&self, view: &[u8], name_of: &dyn Fn(u8) -> String) -> Result<String, GameError> {

@@ -176,7 +176,8 @@ pub trait Game: Serialize + DeserializeOwned + 'static {
     }
 
     /// Describes a room's options for people, as part of a sentence: those who join, `help create` (the default) and the
-    /// console show it. Empty if there is nothing to say, which is the default.
+    /// console show it, up to [`OPTIONS_TEXT_BYTES_MAX`](crate::limits::OPTIONS_TEXT_BYTES_MAX). Empty if there is nothing
+    /// to say, which is the default.
     fn describe_options(_options: &Self::Options) -> String {
         String::new()
     }

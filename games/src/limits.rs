@@ -42,3 +42,6 @@ pub const OUTBOX_EVENT_HEADER_BYTES: usize = 4;
 
 /// Bytes of a rejection's text. A longer text is cut.
 pub const REJECTION_TEXT_BYTES_MAX: usize = 200;
+
+/// The longest description of a room's options, in bytes: it is a part of one line.
+pub const OPTIONS_TEXT_BYTES_MAX: usize = 256;

@@ -107,7 +107,7 @@ fn leave_current_room(state: &mut StateHandle, player: PlayerRef, room: RoomRef,
     let record = memory.players.at(player.index());
     let mut tx = state.attachment.begin(memory.rooms.at(room.index()));
     let before = Before::of(&tx);
-    let _running_mark = mark_game_running(state.running_mark, room);
+    let running_mark = mark_game_running(state.running_mark, room);
     let removed = remove_member(
         &mut tx,
         &mut GameCalls {
@@ -128,6 +128,7 @@ fn leave_current_room(state: &mut StateHandle, player: PlayerRef, room: RoomRef,
         // The limits of events and journal are chosen so that leaving always fits. This is a bug in the server.
         panic!("a player cannot leave the room: {rejection}");
     }
+    drop(running_mark);
     if let Some(news) = news {
         news.log(memory);
     }

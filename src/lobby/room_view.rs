@@ -1,7 +1,7 @@
 //! Views of a room for its members. Read under the room's lock; nothing is changed.
 
 use forkade_games::{GameError, Games, Viewer};
-use forkade_protocol::{RoomId, SeatInfo, ServerMessage, Snapshot};
+use forkade_protocol::{RoomId, RoomRules, SeatInfo, ServerMessage, Snapshot};
 
 use crate::limits::GAME_VIEW_BYTES_MAX;
 use crate::lobby::fanout;
@@ -79,7 +79,14 @@ pub(crate) fn snapshot(
             Vec::new()
         }),
         owner: owner_of(tx),
-        rules: rules(tx),
+        rules: match shown.is_switched_off() {
+            // A description of the options may be what crashed.
+            true => RoomRules {
+                options: Vec::new(),
+                ..rules(tx)
+            },
+            false => rules(tx),
+        },
         reservations: reservations(tx),
         turn: current_turn(tx),
     }

@@ -55,11 +55,24 @@ pub fn attribute_ticker_crash(
 ) -> Result<Option<TickerCrash>, Rejection> {
     let mark = &state.memory.header.running_games[ticker];
     state.running_mark = Some(mark);
-    let crash = count_crash(state, mark.room.load(Ordering::Acquire), mark);
-    let process = state.attachment.process();
-    mark.process.store(process.to_u64(), Ordering::Relaxed);
+    let process = state.attachment.process().to_u64();
+    let dead = mark.process.load(Ordering::Acquire);
+    let crash = match take_mark(mark, dead, process) {
+        true => count_crash(state, mark.room.load(Ordering::Acquire), mark),
+        // Another ticker counts it.
+        false => Ok(None),
+    };
+    mark.process.store(process, Ordering::Relaxed);
     mark.room.store(0, Ordering::Release);
     crash
+}
+
+/// Takes over the mark of a dead ticker: of all that find it, one counts the death.
+fn take_mark(mark: &RunningGame, dead: u64, process: u64) -> bool {
+    let taken = mark
+        .process
+        .compare_exchange(dead, process, Ordering::AcqRel, Ordering::Relaxed);
+    taken.is_ok()
 }
 
 /// Counts the death of another ticker in a game's code, if one died some time ago and has no successor yet.
@@ -79,19 +92,26 @@ pub fn attribute_crash_without_successor(state: &mut StateHandle) -> Result<Opti
                 .is_some_and(|process| process.is_alive().is_ok_and(|is_alive| !is_alive))
     };
     for mark in &state.memory.header.running_games {
-        let id = mark.room.load(Ordering::Acquire);
+        let (id, dead) = (
+            mark.room.load(Ordering::Acquire),
+            mark.process.load(Ordering::Acquire),
+        );
         if id == 0 || std::ptr::eq(mark, own) || !is_left(mark) {
             continue;
         }
         // The room stays claimed, by this ticker's mark.
         own.room.store(id, Ordering::Release);
-        let taken = mark
-            .room
-            .compare_exchange(id, 0, Ordering::AcqRel, Ordering::Relaxed);
-        let crash = match taken {
-            Ok(_) => count_crash(state, id, mark),
+        let crash = match take_mark(mark, dead, state.attachment.process().to_u64()) {
+            true => {
+                let crash = count_crash(state, id, mark);
+                // Unless its successor has come up meanwhile, and runs another room.
+                let _ = mark
+                    .room
+                    .compare_exchange(id, 0, Ordering::AcqRel, Ordering::Relaxed);
+                crash
+            }
             // Its successor has come up.
-            Err(_) => Ok(None),
+            false => Ok(None),
         };
         own.room.store(0, Ordering::Release);
         return crash;
@@ -139,6 +159,12 @@ pub(crate) fn attribute_show_crash(memory: &Memory, room: RoomRef, has_hung: boo
         total.fetch_add(1, Ordering::Relaxed);
     }
     (is_over, crashes)
+}
+
+/// Whether the room is not shown any more.
+pub(crate) fn is_switched_off(memory: &Memory, room: RoomRef) -> bool {
+    let record = memory.rooms.get(room.index());
+    record.is_some_and(|record| record.not_shown.load(Ordering::Acquire) == room.generation())
 }
 
 /// Enters a crash into a room's counter. Returns what follows from it, and the number of crashes. (If two keepers enter

@@ -57,9 +57,16 @@ pub fn expire_some_players(state: &mut StateHandle, first: u32, now_ms: u64) -> 
         state.attachment.acquire(record);
         let place = state.attachment.read_own(&record.membership).place();
         let room = place.map(|(room, _)| room.index());
-        if room.is_none_or(|room| !is_held(state.memory.rooms.at(room).lock())) {
-            departure::expire(state, player, |_| {});
-            doorbells.extend(room);
+        let held = room
+            .map(|room| state.memory.rooms.at(room))
+            .filter(|room| is_held(room.lock()));
+        match held {
+            // It may hang, and perhaps nobody else needs the room.
+            Some(room) => state.attachment.report_held(room),
+            None => {
+                departure::expire(state, player, |_| {});
+                doorbells.extend(room);
+            }
         }
         state.attachment.release(record);
     }

@@ -23,7 +23,9 @@ use shmem::sys::signals::Signals;
 use shmem::sys::sockets::{Channel, ChannelError, ReceiveOutcome};
 use shmem::sys::timer::Timer;
 
-use crate::limits::{DOORBELL_RETRY_MS, EXPIRY_INTERVAL_MS, ORPHAN_AFTER_MS, TICK_IDLE_MS, TICK_MS};
+use crate::limits::{
+    DOORBELL_RETRY_MS, EXPIRY_INTERVAL_MS, LOCK_WAIT_REPORT_MS, ORPHAN_AFTER_MS, TICK_IDLE_MS, TICK_MS,
+};
 use crate::lobby::listing;
 use crate::lobby::match_play::{self, RoomTimers};
 use crate::maintenance::crash_attribution::{self, TickerCrash};
@@ -72,6 +74,8 @@ struct Ticker {
     number: u32,
     /// Wakes it up when a room is due.
     timer: Timer,
+    /// Due rooms whose lock another process holds, and since when, or since it was reported, in microseconds.
+    busy_since_us: HashMap<u32, u64>,
     due_rooms: DueRooms,
     /// When it looks at all rooms again.
     next_look_us: u64,
@@ -122,6 +126,7 @@ impl Ticker {
             context,
             number: start.index,
             timer,
+            busy_since_us: HashMap::new(),
             due_rooms: DueRooms::new(start.index, Role::Ticker.count(context.config)),
             next_look_us: 0,
             liveness: start.liveness(),
@@ -206,14 +211,20 @@ impl Ticker {
             self.liveness.report();
             let record = self.context.memory.rooms.at(index);
             let now_us = now_us();
-            if !record.is_due(now_us) || self.due_rooms.is_left_to_another(record, now_us) {
-                // Another ticker was quicker, or the room has become suspect.
+            // Another ticker was quicker, or the room has become suspect.
+            let is_left = !record.is_due(now_us) || self.due_rooms.is_left_to_another(record, now_us);
+            if is_left || self.run_room(index, now_us) {
+                self.busy_since_us.remove(&index);
                 self.due_rooms.enter(index, record, now_us);
-            } else if self.run_room(index, now_us) {
-                self.due_rooms.enter(index, record, now_us);
-            } else {
-                self.due_rooms.retry(index, now_us);
+                continue;
             }
+            let since_us = self.busy_since_us.entry(index).or_insert(now_us);
+            if now_us - *since_us >= LOCK_WAIT_REPORT_MS * 1000 {
+                // No ticker waits for the lock, so nobody else reports a holder that hangs.
+                *since_us = now_us;
+                self.state.attachment.report_held(record);
+            }
+            self.due_rooms.retry(index, now_us);
         }
     }
 
@@ -225,6 +236,11 @@ impl Ticker {
             return false;
         }
         let run = match_play::run_room_timers(&mut self.state, index, now_us);
+        let log = &memory.rooms.at(index).log;
+        // A reservation may have expired although the room was busy a moment later.
+        if log.unannounced_head().is_some() {
+            self.context.ipc.doorbells.ring_room(index, log);
+        }
         for fault in self.state.take_faults() {
             fault.enter(memory);
             log::warn!("the game keeps others waiting: {fault}");
@@ -244,7 +260,6 @@ impl Ticker {
                 self.label(index)
             ),
         }
-        let log = &memory.rooms.at(index).log;
         self.context.ipc.doorbells.ring_room(index, log);
         true
     }

@@ -95,8 +95,12 @@ impl Fault {
 }
 
 impl Fault {
-    /// Counts the failure and enters it among the incidents. (The log's line is the caller's: it knows the level.)
+    /// Counts the failure and enters it among the incidents. A call that was only slow is none. (The log's line is the
+    /// caller's: it knows the level.)
     pub(crate) fn enter(&self, memory: &Memory) {
+        if matches!(self.error, GameError::Slow { .. } | GameError::Slowed { .. }) {
+            return;
+        }
         let player = self.seat.as_ref().map(|(_, name)| name.as_str());
         let room = self.room.and_then(|room| room.index());
         memory.incidents.enter(

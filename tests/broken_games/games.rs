@@ -210,6 +210,7 @@ pub(crate) enum Shows {
     View,
     Draw,
     Describe,
+    Options,
 }
 
 /// How a call ends its process.
@@ -267,6 +268,7 @@ impl Game for Unseen {
     }
 
     fn describe_options((shows, way): &Self::Options) -> String {
+        Self::fail(Shows::Options, (1, (*shows, *way)));
         format!("{shows:?} {way:?}")
     }
 

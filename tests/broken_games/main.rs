@@ -30,7 +30,10 @@ use many::{
     a_client_that_killed_a_shared_handler_stays_isolated_under_the_next_keeper,
     a_client_that_kills_a_shared_handler_is_soon_isolated_and_the_others_continue,
 };
-use shown::a_match_that_cannot_be_shown_goes_on_without_pictures_and_no_player_loses_a_connection;
+use shown::{
+    a_match_that_cannot_be_shown_goes_on_without_pictures_and_no_player_loses_a_connection,
+    options_that_cannot_be_described_cost_the_room_its_pictures_and_nobody_a_connection,
+};
 use slow::{
     a_room_whose_ticks_take_long_is_slowed_and_abandoned_and_others_tick_on,
     a_tick_that_never_ends_keeps_one_ticker_and_no_other_room,
@@ -573,6 +576,7 @@ fn main() -> ExitCode {
         a_client_that_kills_a_shared_handler_is_soon_isolated_and_the_others_continue,
         a_client_that_killed_a_shared_handler_stays_isolated_under_the_next_keeper,
         a_program_that_cannot_read_a_running_match_is_refused_with_game_and_room,
+        options_that_cannot_be_described_cost_the_room_its_pictures_and_nobody_a_connection,
         a_match_that_cannot_be_shown_goes_on_without_pictures_and_no_player_loses_a_connection,
     ];
     ExitCode::SUCCESS

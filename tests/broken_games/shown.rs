@@ -99,9 +99,26 @@ fn expect_room_blamed(fault: (Shows, Way)) {
     // One more process may have begun before the last death was counted.
     assert!(server.status("takeovers_total") <= deaths_max + 1, "{fault:?}");
     control_pair.finish();
-    let what =
-        format!("view, draw or describe of room {number} (unseen, \"dark room\"), which gets no pictures");
+    let what = format!(
+        "view, draw or a description of room {number} (unseen, \"dark room\"), which gets no pictures"
+    );
     expect_logged(&server, &["keeper", &what]);
+}
+
+pub(crate) fn options_that_cannot_be_described_cost_the_room_its_pictures_and_nobody_a_connection() {
+    let server = start();
+    let mut ann = server.client("Ann");
+    ann.create_room(room((Shows::Options, Way::Loops)))
+        .expect("a room is free");
+    let mut bob = TextClient::connect(&server);
+    bob.type_line("join 1");
+    bob.read_until("You are in room 1");
+    assert_eq!(server.status("rooms_blamed_total"), 1);
+    assert_eq!(server.status("blamed_total"), 0);
+    bob.read_until("\r\n> ");
+    bob.type_line("3");
+    // His move is made, but nothing of the game is asked to show it.
+    bob.read_until("(The game cannot draw itself.)");
 }
 
 pub(crate) fn a_match_that_cannot_be_shown_goes_on_without_pictures_and_no_player_loses_a_connection() {

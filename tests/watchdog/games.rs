@@ -114,7 +114,7 @@ pub(crate) struct Metronome {
 
 impl Game for Metronome {
     type Options = Option<How>;
-    type Action = ();
+    type Action = Deed;
     type Event = u32;
     type View = u32;
 
@@ -127,7 +127,12 @@ impl Game for Metronome {
         Ok(Self { ticks: 0, sticks })
     }
 
-    fn act(&mut self, _seat: u8, (): (), _out: &mut Outbox<u32>) -> Result<(), Rejection> {
+    fn act(&mut self, _seat: u8, deed: Deed, _out: &mut Outbox<u32>) -> Result<(), Rejection> {
+        if let Deed::StickOnce(how, token) = deed
+            && std::fs::remove_file(token).is_ok()
+        {
+            how.stick();
+        }
         Ok(())
     }
 
@@ -147,8 +152,8 @@ impl Game for Metronome {
         None
     }
 
-    fn parse_action(_text: &str, _view: Option<&Self::View>) -> Result<(), Rejection> {
-        Ok(())
+    fn parse_action(_text: &str, _view: Option<&Self::View>) -> Result<Deed, Rejection> {
+        Err(Rejection::bad_action("this game is not for people"))
     }
 
     fn draw(view: &u32, _name_of: &dyn Fn(u8) -> String) -> String {

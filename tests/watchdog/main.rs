@@ -152,6 +152,23 @@ fn a_process_that_sleeps_under_a_rooms_lock_is_killed_and_its_player_is_taken_ov
     stuck_under_a_rooms_lock(How::Asleep, 1);
 }
 
+fn a_process_that_sleeps_under_a_rooms_lock_is_killed_although_only_tickers_need_it() {
+    let server = start();
+    let mut ann = server.client("Ann");
+    ann.create_room(NewRoom::new("metronome", "music"))
+        .expect("a room is free");
+    assert_eq!(number(&mut ann), 1);
+    let token = Token::lay("alone");
+    send(&mut ann, &Deed::StickOnce(How::Asleep, token.0.clone()));
+    eventually("the game hangs", || token.was_taken());
+    eventually("its process is killed", || {
+        server.status("watchdog_kills_total") == 1
+    });
+    let seen = number(&mut ann);
+    while number(&mut ann) < seen + 20 {}
+    assert_eq!(ann.counters().resumes, 0);
+}
+
 fn no_client_waits_for_a_room_whose_game_hangs() {
     let mut server = start();
     let (mut ann, mut cyd, mut dan) = (server.client("Ann"), server.client("Cyd"), server.client("Dan"));
@@ -377,6 +394,7 @@ fn main() -> ExitCode {
         named!(a_process_that_is_stopped_under_a_rooms_lock_is_killed_and_its_player_is_taken_over),
         named!(an_endless_loop_under_a_rooms_lock_is_killed_and_its_player_is_taken_over),
         named!(a_process_that_sleeps_under_a_rooms_lock_is_killed_and_its_player_is_taken_over),
+        named!(a_process_that_sleeps_under_a_rooms_lock_is_killed_although_only_tickers_need_it),
         named!(no_client_waits_for_a_room_whose_game_hangs),
         named!(a_frame_in_which_all_get_stuck_is_refused_and_costs_one_connection_and_no_other),
         named!(a_handler_that_is_stopped_is_killed_and_its_player_is_taken_over),

@@ -259,6 +259,8 @@ impl Keeper {
         if is_crash
             && crash.is_self_inflicted()
             && let Some(room) = crash.shown_room
+            // Of a room that is switched off nothing of the game runs. If it does, the connection pays.
+            && !crash_attribution::is_switched_off(&self.context.memory, room)
         {
             self.blame_room(room, crash, &format!("handler {dead} died ({how})"));
         } else if let Some(index) = suspect
@@ -294,7 +296,7 @@ impl Keeper {
                 false => log::warn!("handler {dead} died ({how}): replaced"),
             }
         }
-        if !entry.is_replaced {
+        if is_crash {
             let peer = suspect.map(|index| self.context.memory.connections.at(index).peer());
             let over = peer.map_or_else(String::new, |peer| format!(" over the client at {peer}"));
             self.context.memory.incidents.enter(
@@ -317,9 +319,9 @@ impl Keeper {
         let (is_over, crashes) = crash_attribution::attribute_show_crash(memory, room, has_hung);
         let room = RoomLabel::published(memory, games, room.index());
         if is_over {
-            log::error!("{what} in view, draw or describe of {room}, which gets no pictures any more");
+            log::error!("{what} in view, draw or a description of {room}, which gets no pictures any more");
         } else {
-            log::warn!("{what} in view, draw or describe of {room} ({crashes} such crashes recently)");
+            log::warn!("{what} in view, draw or a description of {room} ({crashes} such crashes recently)");
         }
     }
 

@@ -137,7 +137,7 @@ pub(crate) const COMMANDS: [Description; 28] = [
         summary: "shows how long each of the supervisor's processes takes to answer",
         more: &[
             "Each process is woken and answers in its next loop iteration. A stopped or hung process",
-            "shows as `no answer` after a second. (The ticker is not woken: it iterates every 10 ms by itself.)",
+            "shows as `no answer` after a second. (Tickers are not woken: they iterate by themselves.)",
         ],
     },
     Description {

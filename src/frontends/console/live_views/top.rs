@@ -128,13 +128,14 @@ fn players(lobby: &mut StateHandle) -> Counts<PlayerRow> {
     players_with_streams(lobby).into_iter().map(row).collect()
 }
 
-/// By id: how often the lock of each open room was taken for a change or a look, and the bytes of its events.
+/// By slot: how often the lock of each open room was taken for a change or a look, and the bytes of its events.
 fn rooms(lobby: &mut StateHandle) -> Counts<RoomRef> {
     let of_room = |index: u32| {
         let record = lobby.memory.rooms.at(index);
         let room = RoomRef::new(index, record.open_generation()?);
         let counts = [record.lock().stats().epoch, record.log.window().1];
-        Some((room.to_id(), (room, counts)))
+        // The counters go on when another room uses the record.
+        Some((u64::from(index), (room, counts)))
     };
     lobby
         .memory

@@ -193,6 +193,10 @@ pub(crate) fn room(lobby: &mut StateHandle, id: u64, seat: Option<u8>) -> Result
     let next_tick_ms = (due_us != u64::MAX && has_state).then(|| (due_us / 1000).saturating_sub(now_ms()));
     let (oldest, newest) = record.log.window();
     let picture = draw_game(lobby, room, &snapshot);
+    let described = games
+        .find(&snapshot.game)
+        .filter(|_| !shown.is_switched_off())
+        .and_then(|(_, game)| game.describe_options(&snapshot.rules.options).ok());
     drop(shown);
     let seats: Vec<Value> = (0..)
         .zip(&snapshot.seats)
@@ -204,8 +208,6 @@ pub(crate) fn room(lobby: &mut StateHandle, id: u64, seat: Option<u8>) -> Result
         .map(|kept| json!({"seat": kept.seat, "name": text(&kept.name), "milliseconds": kept.milliseconds}))
         .collect();
     let rules = &snapshot.rules;
-    let game = lobby.games.find(&snapshot.game);
-    let described = game.and_then(|(_, game)| game.describe_options(&rules.options).ok());
     let options_text = described.map_or(Value::Null, |described| text(&described));
     let mut fields = vec![
         ("room", json!(room_number(room.index()))),
