@@ -260,7 +260,7 @@ impl Keeper {
             && crash.is_self_inflicted()
             && let Some(room) = crash.shown_room
             // Of a room that is switched off nothing of the game runs. If it does, the connection pays.
-            && !crash_attribution::is_switched_off(&self.context.memory, room)
+            && !crash_attribution::is_switched_off(self.context.memory, room)
         {
             self.blame_room(room, crash, &format!("handler {dead} died ({how})"));
         } else if let Some(index) = suspect
