@@ -175,9 +175,9 @@ pub trait Game: Serialize + DeserializeOwned + 'static {
         Err(Rejection::bad_options(format!("{} has no options", Self::NAME)))
     }
 
-    /// Describes a room's options for people, as part of a sentence: those who join, `help create` (the default) and the
-    /// console show it, up to [`OPTIONS_TEXT_BYTES_MAX`](crate::limits::OPTIONS_TEXT_BYTES_MAX). Empty if there is nothing
-    /// to say, which is the default.
+    /// Describes a room's options for people, as part of a sentence: those who join, `help create` (the default) and
+    /// the console show it, up to [`OPTIONS_TEXT_BYTES_MAX`](crate::limits::OPTIONS_TEXT_BYTES_MAX). Empty if there is
+    /// nothing to say, which is the default.
     fn describe_options(_options: &Self::Options) -> String {
         String::new()
     }

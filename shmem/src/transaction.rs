@@ -194,8 +194,8 @@ impl Attachment {
         Some(self.open(record, record_range, guard))
     }
 
-    /// Reports that the record's lock is held, for a process that needs it and does not wait: the holder may hang. Repeat
-    /// it as long as the lock is held.
+    /// Reports that the record's lock is held, for a process that needs it and does not wait: the holder may hang.
+    /// Repeat it as long as the lock is held.
     pub fn report_held<R: Record>(&self, record: &R) {
         let offset = self.mapping.offset_of(record.guarded_addresses().start) as u64;
         self.hang_reports.report(Subject::Lock { offset });

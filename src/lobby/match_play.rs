@@ -51,6 +51,12 @@ impl GameCalls<'_> {
             Fault::in_room(tx, self.games, self.room, call, error)
         })
     }
+
+    /// Keeps a failure in this call that rejects no request.
+    pub(crate) fn keep_fault(&mut self, tx: &RoomTx<'_>, call: GameCall<'_>, error: GameError) {
+        let fault = Fault::in_room(tx, self.games, self.room, call, error);
+        self.faults.push(fault);
+    }
 }
 
 /// Sets whether the player is ready. The match begins when all seats are.
@@ -108,9 +114,7 @@ pub fn act(session: &mut Session<'_>, action: &[u8]) -> Result<(), Rejection> {
         let took_ms = last_tick_ms().saturating_sub(began_ms);
         let call = GameCall::act(seat, action);
         if took_ms >= GAME_CALL_REPORTED_MS {
-            let slow = GameError::Slow { took_ms };
-            let slow = Fault::in_room(tx, context.calls.games, context.room, call, slow);
-            context.calls.faults.push(slow);
+            context.calls.keep_fault(tx, call, GameError::Slow { took_ms });
         }
         acted.map_err(|error| context.calls.rejection(tx, call, error))?
     })
@@ -261,8 +265,8 @@ pub(crate) fn abandon_match(state: &mut StateHandle, index: u32) -> Result<(), R
 ///
 /// # Errors
 ///
-/// If the room cannot take what the game gave out; the transaction is not to be committed, and the match to be abandoned.
-/// That is a bug in the server.
+/// If the room cannot take what the game gave out; the transaction is not to be committed, and the match to be
+/// abandoned. That is a bug in the server.
 pub(crate) fn end_timer_call(
     tx: &mut RoomTx<'_>,
     room: RoomRef,
@@ -325,9 +329,7 @@ pub(crate) fn player_left(tx: &mut RoomTx<'_>, calls: &mut GameCalls<'_>, seat: 
         Ok(applied) => applied?,
         Err(error) => {
             let call = GameCall::of("leave", Some(seat));
-            calls
-                .faults
-                .push(Fault::in_room(tx, calls.games, calls.room, call, error));
+            calls.keep_fault(tx, call, error);
             return finish(tx, Outcome::Abandoned);
         }
     }

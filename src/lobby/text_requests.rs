@@ -108,10 +108,7 @@ pub fn parse_action(session: &mut Session<'_>, text: &str) -> Result<Vec<u8>, Re
         let games = context.calls.games;
         let view = view_for(&tx, &shown, games, context.seat).unwrap_or_else(|error| {
             let call = GameCall::of("view", context.seat);
-            context
-                .calls
-                .faults
-                .push(Fault::in_room(&tx, games, context.room, call, error));
+            context.calls.keep_fault(&tx, call, error);
             Vec::new()
         });
         Ok((game_of(&tx, games), view))

@@ -1,8 +1,8 @@
 //! The time that a call of a game by a ticker may take, and what follows when a room's game takes longer.
 //!
 //! Everyone in the room waits meanwhile, and one of the few tickers. A call that takes longer is reported at once. A
-//! room whose calls take longer again and again is slowed: it is ticked less often, and by one ticker only. If that does
-//! not help, its match is abandoned.
+//! room whose calls take longer again and again is slowed: it is ticked less often, and by one ticker only. If that
+//! does not help, its match is abandoned.
 //!
 //! Time for which the process was ready to run and did not get a processor is not the game's fault. So a call counts as
 //! too long if, besides the time, it used as much of a processor, or slept.

@@ -30,7 +30,8 @@ impl TickSchedule {
 
     /// The number of the last tick that is due at `at_us` or before; 0 for none.
     fn number_at(self, at_us: u64) -> u64 {
-        // Tick k is due at k / rate seconds, rounded down to a microsecond: one microsecond later it is due in any case.
+        // Tick k is due at k / rate seconds, rounded down to a microsecond: one microsecond later it is due in any
+        // case.
         let us = u128::from(at_us.saturating_sub(self.from_us)) + 1;
         let number = (us * u128::from(self.ticks_per_second)).div_ceil(1_000_000) - 1;
         u64::try_from(number).unwrap_or(u64::MAX)

@@ -2,11 +2,11 @@
 //! loses its match; one that crashes one handler after another while it shows the match is not asked to show it any
 //! more. No connection is blamed for either.
 //!
-//! Each ticker has a mark in the header. It marks the room before it runs a game's code, and clears the mark afterwards.
-//! A ticker that finds a mark of its predecessor counts a crash for that room; until then the other tickers leave the
-//! room alone. The mark and the counter are atomics outside every lock, and only tickers write them. The match is
-//! abandoned in one transaction under the room's lock. The mark is cleared last: a ticker that is killed while it counts
-//! is counted, too.
+//! Each ticker has a mark in the header. It marks the room before it runs a game's code, and clears the mark
+//! afterwards. A ticker that finds a mark of its predecessor counts a crash for that room; until then the other tickers
+//! leave the room alone. The mark and the counter are atomics outside every lock, and only tickers write them. The
+//! match is abandoned in one transaction under the room's lock. The mark is cleared last: a ticker that is killed while
+//! it counts is counted, too.
 //!
 //! A handler marks the room in the record of its connection ([`ShownGame`](crate::state::shown_game::ShownGame)). Its
 //! keeper, which takes no lock, counts the crash, unless the handler was killed from outside.

@@ -39,8 +39,8 @@ pub fn expire_players(state: &mut StateHandle, now_ms: u64) -> Vec<u32> {
 }
 
 /// A bounded part of [`expire_players`], with the players from the record `first` on. Returns the rooms whose doorbell
-/// is to be rung, and the record to go on with, if any. A player whose room's lock is held at this moment is left for the
-/// next time: its game may hang, and nobody else's grace is to wait for it.
+/// is to be rung, and the record to go on with, if any. A player whose room's lock is held at this moment is left for
+/// the next time: its game may hang, and nobody else's grace is to wait for it.
 pub fn expire_some_players(state: &mut StateHandle, first: u32, now_ms: u64) -> (Vec<u32>, Option<u32>) {
     let mut doorbells = Vec::new();
     let (leaving, next) = collect_expired(state, first, now_ms);

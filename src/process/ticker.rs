@@ -1,11 +1,11 @@
 //! The tickers: do what happens by time and not by a message.
 //!
-//! Each of them runs the timers of rooms (ticks, turn clocks, reservations), and serves requests for the rooms' doorbells:
-//! any ticker does that for any room ([`due_rooms`]). The first one also does the upkeep: it ends the seats of players
-//! whose grace is over, frees what dead processes held, and rings doorbells again that were lost.
+//! Each of them runs the timers of rooms (ticks, turn clocks, reservations), and serves requests for the rooms'
+//! doorbells: any ticker does that for any room ([`due_rooms`]). The first one also does the upkeep: it ends the seats
+//! of players whose grace is over, frees what dead processes held, and rings doorbells again that were lost.
 //!
-//! A ticker must never hold two locks, nor wait for a room: its game may take long, and every other room would wait with
-//! it.
+//! A ticker must never hold two locks, nor wait for a room: its game may take long, and every other room would wait
+//! with it.
 
 mod due_rooms;
 
@@ -236,11 +236,9 @@ impl Ticker {
             return false;
         }
         let run = match_play::run_room_timers(&mut self.state, index, now_us);
+        // Also if the room is busy: a reservation may have expired a moment before.
         let log = &memory.rooms.at(index).log;
-        // A reservation may have expired although the room was busy a moment later.
-        if log.unannounced_head().is_some() {
-            self.context.ipc.doorbells.ring_room(index, log);
-        }
+        self.context.ipc.doorbells.ring_room(index, log);
         for fault in self.state.take_faults() {
             fault.enter(memory);
             log::warn!("the game keeps others waiting: {fault}");
@@ -260,7 +258,6 @@ impl Ticker {
                 self.label(index)
             ),
         }
-        self.context.ipc.doorbells.ring_room(index, log);
         true
     }
 

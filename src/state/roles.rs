@@ -36,8 +36,8 @@ impl Role {
         }
     }
 
-    /// Index of the first one's slot in the header. It does not depend on the configuration, which an upgrade may change
-    /// while processes of the program before use their slots.
+    /// Index of the first one's slot in the header. It does not depend on the configuration, which an upgrade may
+    /// change while processes of the program before use their slots.
     fn first_slot(self) -> usize {
         match self {
             Self::Ticker => 0,

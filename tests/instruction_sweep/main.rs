@@ -1,10 +1,9 @@
 //! The instruction sweep: a process is killed after every single instruction of every kind of operation.
 //!
-//! A real kill would need a process for each instruction. Instead, a child is stopped with ptrace after each instruction
-//! that stores into the shared memory; a death between two of them leaves the same memory. Whenever an instruction has
-//! changed it, the memory is copied, the
-//! copy's locks are marked as the kernel marks those of a dead owner, and the server's own recovery code runs
-//! on the copy. Then
+//! A real kill would need a process for each instruction. Instead, a child is stopped with ptrace after each
+//! instruction that stores into the shared memory; a death between two of them leaves the same memory. Whenever an
+//! instruction has changed it, the memory is copied, the copy's locks are marked as the kernel marks those of a dead
+//! owner, and the server's own recovery code runs on the copy. Then
 //!
 //! - every state is one that the undisturbed operation goes through, in the same order: before, after, and,
 //!   where an operation takes several transactions, the lasting states between them. The comparison covers

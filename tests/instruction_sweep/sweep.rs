@@ -1,4 +1,5 @@
-//! One sweep: a process is stopped after every store of an operation into the shared memory, and its death there is tried.
+//! One sweep: a process is stopped after every store of an operation into the shared memory, and its death there is
+//! tried.
 
 use std::ops::{Range, RangeInclusive};
 use std::rc::Rc;

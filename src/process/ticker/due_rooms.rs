@@ -1,9 +1,9 @@
 //! The rooms whose timers a ticker is about to run, and when it looks at each.
 //!
 //! Each room has a ticker of its own, by its number, which runs its timers when they are due. The other tickers look a
-//! moment later, and run what is still due: the room's own ticker is dead, or a game keeps it. Only one of them does it,
-//! because nobody waits for a room's lock. So no ticker is needed for any room. The looks of the others at many rooms
-//! fall together.
+//! moment later, and run what is still due: the room's own ticker is dead, or a game keeps it. Only one of them does
+//! it, because nobody waits for a room's lock. So no ticker is needed for any room. The looks of the others at many
+//! rooms fall together.
 //!
 //! A [suspect](crate::state::rooms::RoomRecord::is_suspect) room is left to the last ticker: it cannot keep the others.
 
