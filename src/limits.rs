@@ -256,6 +256,74 @@ pub const RETURN_DELIVERIES_PER_SECOND: u64 = 500;
 /// may wait.
 pub const RETURN_DELIVERIES_BURST: u64 = 10 * RETURN_DELIVERIES_PER_SECOND;
 
+/// Connections that one source may have at once, unless configured: a large household or a classroom, and a twentieth
+/// of the places.
+pub const SOURCE_CONNECTIONS_DEFAULT: u32 = 100;
+
+/// Connections that one source may open per second in the long run, unless configured.
+pub const SOURCE_CONNECTS_PER_SECOND_DEFAULT: u32 = 20;
+
+/// Seconds of the rate that a source may take at once of connections, messages and bytes.
+pub const SOURCE_BURST_SECONDS: u64 = 5;
+
+/// Connections per second that one source may open beyond its limits while a player of it is away: that player may be
+/// coming back.
+pub const SOURCE_RETURNS_PER_SECOND: u64 = 1;
+
+/// The same, at once.
+pub const SOURCE_RETURNS_BURST: u64 = 10;
+
+/// Wrong passcodes and invite codes that are judged per minute from one source, and as many at once, unless configured:
+/// five times what one player may.
+pub const SOURCE_GUESSES_PER_MINUTE_DEFAULT: u32 = 5 * FAILURES_PER_MINUTE_DEFAULT;
+
+/// Frames or lines that one source may send per second in the long run, unless configured: those of 100 players at 60
+/// a second, and a reserve.
+pub const SOURCE_MESSAGES_PER_SECOND_DEFAULT: u32 = 10_000;
+
+/// Kibibytes that one source may send per second in the long run, unless configured.
+pub const SOURCE_KIB_PER_SECOND_DEFAULT: u32 = 4096;
+
+/// Sources whose accounts are kept apart. A source takes a place only while one of its accounts is in use.
+pub const SOURCES_MAX: u32 = 4096;
+
+/// Places for sources whose keys have the same hash.
+pub const SOURCES_PER_SET: usize = 8;
+
+/// How many sources' worth the sources without a place may use together.
+pub const SOURCES_SHARING: u64 = 16;
+
+/// Bans of addresses by operators. Each connection is compared with each of them.
+pub const ADDRESS_BANS_MAX: usize = 256;
+
+/// Penalty of a source for a connection whose first bytes are no greeting.
+pub const PENALTY_BAD_GREETING_US: u64 = 5_000_000;
+
+/// Penalty of a source for a connection that does not greet in time.
+pub const PENALTY_NO_GREETING_US: u64 = 10_000_000;
+
+/// Penalty of a source for a connection whose input kills its handlers until the server gives it up.
+pub const PENALTY_CRASH_US: u64 = 90_000_000;
+
+/// Penalties below this sum have no effect: anyone makes a mistake.
+pub const PENALTY_ENFORCED_FROM_US: u64 = 30_000_000;
+
+/// Longest penalty of a source.
+pub const PENALTY_US_MAX: u64 = 600_000_000;
+
+/// Entries about one source in the list of incidents: so many at once.
+pub const SOURCE_INCIDENTS_BURST: u64 = 10;
+
+/// The same, per minute in the long run.
+pub const SOURCE_INCIDENTS_PER_MINUTE: u64 = 6;
+
+/// Chance in percent that a connection is refused early when half of all connections have not greeted, unless
+/// configured. It grows to 100 when all have not.
+pub const EARLY_REFUSAL_PERCENT_DEFAULT: u32 = 30;
+
+/// Connections from one exempt address from which on the log tells the operator that it is exempt.
+pub const EXEMPT_CONNECTIONS_TOLD: u32 = 500;
+
 /// Departed players whose accounts are remembered. Beyond them the account that is settled earliest is forgotten.
 pub const REMEMBERED_ACCOUNTS_MAX: usize = 1024;
 

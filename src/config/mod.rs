@@ -21,12 +21,14 @@ use serde_json::Value;
 use crate::config::settings::number;
 use crate::limits::{
     BACKLOG_DEFAULT, CHAT_BURST_DEFAULT, CHAT_PER_MINUTE_DEFAULT, CONNECTIONS_BEYOND_PLAYERS_DEFAULT,
-    CONNECTIONS_PER_KEEPER_MAX, DRAIN_TIMEOUT_MS_DEFAULT, FAILURES_BURST_DEFAULT,
-    FAILURES_PER_MINUTE_DEFAULT, GUESSES_PER_MINUTE_DEFAULT, HANDSHAKE_TIMEOUT_MS_DEFAULT,
-    HEARTBEAT_TIMEOUT_MS_DEFAULT, KEEPERS_MAX, LOBBY_FANOUT_DEFAULT, PLAYERS_MAX_DEFAULT,
-    READER_WAIT_MS_DEFAULT, REQUESTS_BURST_DEFAULT, REQUESTS_PER_MINUTE_DEFAULT, ROOM_FANOUT_DEFAULT,
-    ROOMS_MAX_DEFAULT, SEAT_GRACE_MS_DEFAULT, SEAT_RESERVATION_MS_DEFAULT, SEND_BUFFER_BYTES_DEFAULT,
-    SERVER_FANOUT_DEFAULT, TEXT_IDLE_TIMEOUT_MS_DEFAULT, TICKERS_AUTOMATIC_MAX, TICKERS_MIN,
+    CONNECTIONS_PER_KEEPER_MAX, DRAIN_TIMEOUT_MS_DEFAULT, EARLY_REFUSAL_PERCENT_DEFAULT,
+    FAILURES_BURST_DEFAULT, FAILURES_PER_MINUTE_DEFAULT, GUESSES_PER_MINUTE_DEFAULT,
+    HANDSHAKE_TIMEOUT_MS_DEFAULT, HEARTBEAT_TIMEOUT_MS_DEFAULT, KEEPERS_MAX, LOBBY_FANOUT_DEFAULT,
+    PLAYERS_MAX_DEFAULT, READER_WAIT_MS_DEFAULT, REQUESTS_BURST_DEFAULT, REQUESTS_PER_MINUTE_DEFAULT,
+    ROOM_FANOUT_DEFAULT, ROOMS_MAX_DEFAULT, SEAT_GRACE_MS_DEFAULT, SEAT_RESERVATION_MS_DEFAULT,
+    SEND_BUFFER_BYTES_DEFAULT, SERVER_FANOUT_DEFAULT, SOURCE_CONNECTIONS_DEFAULT,
+    SOURCE_CONNECTS_PER_SECOND_DEFAULT, SOURCE_GUESSES_PER_MINUTE_DEFAULT, SOURCE_KIB_PER_SECOND_DEFAULT,
+    SOURCE_MESSAGES_PER_SECOND_DEFAULT, TEXT_IDLE_TIMEOUT_MS_DEFAULT, TICKERS_AUTOMATIC_MAX, TICKERS_MIN,
     WATCHDOG_CPU_MS_DEFAULT,
 };
 
@@ -99,6 +101,22 @@ pub struct Config {
     pub room_fanout: u32,
     /// Deliveries of all rooms' events per second; 0: no limit.
     pub server_fanout: u32,
+    /// Connections that one source may have at once; 0: no limit.
+    pub source_connections: u32,
+    /// Connections that one source may open per second in the long run; 0: no limit.
+    pub source_connects_per_second: u32,
+    /// Wrong passcodes and invite codes that are judged per minute from one source; 0: no limit.
+    pub source_guesses_per_minute: u32,
+    /// Frames or lines that one source may send per second; 0: no limit.
+    pub source_messages_per_second: u32,
+    /// Kibibytes that one source may send per second; 0: no limit.
+    pub source_kib_per_second: u32,
+    /// How many bits of an IPv4 address name its source.
+    pub ipv4_source_prefix: u32,
+    /// How many bits of an IPv6 address name its source.
+    pub ipv6_source_prefix: u32,
+    /// From when on connections are refused at random because many others have not greeted.
+    pub early_refusal: EarlyRefusal,
     /// Processor time that a hung process may use before the watchdog kills it; 0: the watchdog kills no process.
     pub watchdog_cpu_ms: u32,
     /// `SO_SNDBUF` of each connection.
@@ -118,6 +136,35 @@ impl fmt::Display for ReservedNames {
         match self.0 {
             [] => out.write_str("none"),
             names => out.write_str(&names.join(",")),
+        }
+    }
+}
+
+/// When connections are refused at random: the more of the others have not greeted, the more likely. Like `MaxStartups`
+/// of OpenSSH's server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EarlyRefusal {
+    /// From half of `connections_max` on.
+    Automatic,
+    /// Never.
+    Never,
+    /// From a number of connections on.
+    From {
+        /// Connections that have not greeted.
+        start: u32,
+        /// The chance at `start`, in percent.
+        percent: u32,
+        /// Connections that have not greeted, from which on all further ones are refused.
+        full: u32,
+    },
+}
+
+impl fmt::Display for EarlyRefusal {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Automatic => out.write_str("auto"),
+            Self::Never => out.write_str("none"),
+            Self::From { start, percent, full } => write!(out, "{start}:{percent}:{full}"),
         }
     }
 }
@@ -175,6 +222,14 @@ impl Default for Config {
             lobby_fanout: LOBBY_FANOUT_DEFAULT,
             room_fanout: ROOM_FANOUT_DEFAULT,
             server_fanout: SERVER_FANOUT_DEFAULT,
+            source_connections: SOURCE_CONNECTIONS_DEFAULT,
+            source_connects_per_second: SOURCE_CONNECTS_PER_SECOND_DEFAULT,
+            source_guesses_per_minute: SOURCE_GUESSES_PER_MINUTE_DEFAULT,
+            source_messages_per_second: SOURCE_MESSAGES_PER_SECOND_DEFAULT,
+            source_kib_per_second: SOURCE_KIB_PER_SECOND_DEFAULT,
+            ipv4_source_prefix: 32,
+            ipv6_source_prefix: 64,
+            early_refusal: EarlyRefusal::Automatic,
             watchdog_cpu_ms: WATCHDOG_CPU_MS_DEFAULT,
             send_buffer_bytes: SEND_BUFFER_BYTES_DEFAULT,
             reserved_names: ReservedNames::default(),
@@ -188,6 +243,13 @@ impl Config {
     fn derive_automatic(&mut self, cores: u32) {
         if self.connections_max == AUTOMATIC {
             self.connections_max = self.players_max + CONNECTIONS_BEYOND_PLAYERS_DEFAULT;
+        }
+        if self.early_refusal == EarlyRefusal::Automatic {
+            self.early_refusal = EarlyRefusal::From {
+                start: self.connections_max / 2,
+                percent: EARLY_REFUSAL_PERCENT_DEFAULT,
+                full: self.connections_max,
+            };
         }
         if self.keepers == AUTOMATIC {
             // Where clients share handlers there is little to fork, and all players of a room should have the same

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use log::LevelFilter;
 
-use crate::config::{AUTOMATIC, Config, ReservedNames, Span, sources};
+use crate::config::{AUTOMATIC, Config, EarlyRefusal, ReservedNames, Span, sources};
 use crate::limits::{
     CLIENTS_PER_HANDLER_MAX, CONNECTIONS_PER_KEEPER_MAX, KEEPERS_MAX, PLAYERS_OR_ROOMS_MAX,
     RESERVED_NAMES_MAX, SPARE_HANDLERS_MAX, TICKERS_MAX, TICKERS_MIN, UNIX_PATH_BYTES_MAX,
@@ -35,6 +35,7 @@ enum ValueKind {
     /// Two numbers up to a maximum, as `MIN..MAX`.
     Span(fn(&mut Config) -> &mut Span, u32),
     Names(fn(&mut Config) -> &mut ReservedNames),
+    EarlyRefusal,
     Level(fn(&mut Config) -> &mut LevelFilter),
 }
 
@@ -42,7 +43,7 @@ const DAY_MS: u32 = 86_400_000;
 const HOUR_MS: u32 = 3_600_000;
 
 /// All settings.
-pub const SETTINGS: [Setting; 34] = [
+pub const SETTINGS: [Setting; 42] = [
     Setting {
         flag: "listen",
         value_name: "IP:PORT",
@@ -233,6 +234,54 @@ pub const SETTINGS: [Setting; 34] = [
         kind: ValueKind::Number(|config| &mut config.server_fanout, 0..=1_000_000),
     },
     Setting {
+        flag: "source-connections",
+        value_name: "NUMBER",
+        help: "Connections that one source (an address, or an IPv6 network) may have at once; 0: no limit",
+        kind: ValueKind::Number(|config| &mut config.source_connections, 0..=1_000_000),
+    },
+    Setting {
+        flag: "source-connects",
+        value_name: "NUMBER",
+        help: "Connections that one source may open per second in the long run; 0: no limit",
+        kind: ValueKind::Number(|config| &mut config.source_connects_per_second, 0..=1_000_000),
+    },
+    Setting {
+        flag: "source-guesses",
+        value_name: "NUMBER",
+        help: "Wrong passcodes and invite codes that are judged per minute from one source; 0: no limit",
+        kind: ValueKind::Number(|config| &mut config.source_guesses_per_minute, 0..=6_000_000),
+    },
+    Setting {
+        flag: "source-messages",
+        value_name: "NUMBER",
+        help: "Messages that one source's players may send per second in the long run; 0: no limit",
+        kind: ValueKind::Number(|config| &mut config.source_messages_per_second, 0..=1_000_000),
+    },
+    Setting {
+        flag: "source-kib",
+        value_name: "KIB",
+        help: "Kibibytes that one source's players may send per second in the long run; 0: no limit",
+        kind: ValueKind::Number(|config| &mut config.source_kib_per_second, 0..=1_000_000),
+    },
+    Setting {
+        flag: "ipv4-source-prefix",
+        value_name: "BITS",
+        help: "Bits of an IPv4 address that name its source",
+        kind: ValueKind::Number(|config| &mut config.ipv4_source_prefix, 8..=32),
+    },
+    Setting {
+        flag: "ipv6-source-prefix",
+        value_name: "BITS",
+        help: "Bits of an IPv6 address that name its source",
+        kind: ValueKind::Number(|config| &mut config.ipv6_source_prefix, 16..=64),
+    },
+    Setting {
+        flag: "early-refusal",
+        value_name: "NUMBERS",
+        help: "START:PERCENT:FULL: when START connections have not greeted, PERCENT of the next are refused, up to all at FULL; `auto`, or `none`",
+        kind: ValueKind::EarlyRefusal,
+    },
+    Setting {
         flag: "watchdog-cpu-ms",
         value_name: "MS",
         help: "Processor time after which a hung process, or one that blocks others, is killed; 0: never",
@@ -298,6 +347,7 @@ impl Setting {
             }
             ValueKind::Span(field, _) => field(&mut config).to_string(),
             ValueKind::Names(field) => field(&mut config).to_string(),
+            ValueKind::EarlyRefusal => config.early_refusal.to_string(),
             ValueKind::Level(field) => field(&mut config).to_string().to_lowercase(),
         }
     }
@@ -356,6 +406,7 @@ impl Setting {
                     .ok_or_else(|| format!("two numbers up to {max}, the smaller one first, like 2..16"))?;
             }
             ValueKind::Names(field) => *field(config) = names(text)?,
+            ValueKind::EarlyRefusal => config.early_refusal = early_refusal(text)?,
             ValueKind::Level(field) => {
                 let level = text
                     .parse()
@@ -364,6 +415,23 @@ impl Setting {
             }
         }
         Ok(())
+    }
+}
+
+fn early_refusal(text: &str) -> Result<EarlyRefusal, String> {
+    match text {
+        "auto" => return Ok(EarlyRefusal::Automatic),
+        "none" => return Ok(EarlyRefusal::Never),
+        _ => {}
+    }
+    let numbers: Result<Vec<u32>, _> = text.split(':').map(str::parse).collect();
+    match numbers.as_deref() {
+        Ok([start, percent @ 0..=100, full]) if start < full => Ok(EarlyRefusal::From {
+            start: *start,
+            percent: *percent,
+            full: *full,
+        }),
+        _ => Err("START:PERCENT:FULL with START below FULL, like 100:30:1000; `auto`, or `none`".to_owned()),
     }
 }
 

@@ -10,7 +10,8 @@ use crate::limits::{CLIENT_NAME_BYTES_MAX, FRAME_BYTES_MAX, FRAME_HEADER_BYTES, 
 use crate::lobby::chat::{self, clean_line};
 use crate::lobby::join_leave::{self, NewRoom};
 use crate::lobby::{
-    delivery, ignoring, invites, listing, match_play, names, ownership, reservations, room_view, settings,
+    delivery, ignoring, invites, listing, match_play, names, ownership, reservations, room_view, sanctions,
+    settings,
 };
 use crate::session::handshake::Refusal;
 use crate::session::rate::{costs_if_rejected, price_of};
@@ -51,7 +52,11 @@ pub fn process_ended_handshake(session: &mut Session<'_>) -> HandshakeOutcome {
 }
 
 fn handshake(session: &mut Session<'_>, has_ended: bool) -> HandshakeOutcome {
-    let outcome = try_handshake(session, has_ended);
+    let outcome = match sanctions::address_ban(session) {
+        // It connected before the ban.
+        Some(reason) => HandshakeOutcome::Refused(reason),
+        None => try_handshake(session, has_ended),
+    };
     session.wipe_handshake();
     outcome
 }

@@ -18,7 +18,7 @@ use shmem::transaction::Tx;
 
 use crate::limits::FRAME_TOTAL_BYTES_MAX;
 use crate::lobby::delivery::Events;
-use crate::lobby::fanout::{self, Cause};
+use crate::lobby::fanout::{self, Cause, Payer};
 use crate::lobby::ignoring::Ignored;
 use crate::lobby::{join_leave, sanctions};
 use crate::session::Session;
@@ -50,14 +50,13 @@ pub(crate) fn admit_line(session: &mut Session<'_>) -> Result<(), Rejection> {
 pub fn chat_in_room(session: &mut Session<'_>, text: &str) -> Result<(), Rejection> {
     join_leave::current_room(session)?;
     admit_line(session)?;
-    let header = session.state.memory.header;
     let chat = RoomEvent::Chat {
         from: session.name().as_str().to_owned(),
         text: text.to_owned(),
     };
     join_leave::change_room(session, |tx, context| {
         let cause = (Cause::member(context.seat), 1);
-        fanout::charge_room(tx, header, cause, RejectCode::ChatTooFast)?;
+        fanout::charge_room(tx, context.payer, cause, RejectCode::ChatTooFast)?;
         let mut events = Events::begin(tx);
         events.push_to_all(tx, chat)?;
         events.finish(tx);
@@ -72,7 +71,7 @@ pub fn chat_in_room(session: &mut Session<'_>, text: &str) -> Result<(), Rejecti
 /// If the player is above the rate limit, or muted.
 pub fn chat_in_lobby(session: &mut Session<'_>, text: &str) -> Result<(), Rejection> {
     admit_line(session)?;
-    fanout::charge_lobby(session.state.memory)?;
+    fanout::charge_lobby(Payer::of(session))?;
     let Some(player_tx) = session.player_tx() else {
         return Ok(());
     };

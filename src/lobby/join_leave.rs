@@ -18,7 +18,7 @@ use shmem::transaction::Record;
 
 use crate::limits::REMOVAL_TEXT_BYTES;
 use crate::lobby::delivery::Events;
-use crate::lobby::fanout::{self, Cause};
+use crate::lobby::fanout::{self, Cause, Payer};
 use crate::lobby::guesses::Guesser;
 use crate::lobby::invites::random_secret;
 use crate::lobby::match_play::{self, GameCalls};
@@ -32,7 +32,6 @@ use crate::session::rejection::Rejection;
 use crate::session::{CURSOR_LOST, PlayerTx, Session};
 use crate::state::connections::ConnectionRecord;
 use crate::state::handle::StateHandle;
-use crate::state::header::Header;
 use crate::state::layout::{PlayerRef, RoomRef};
 use crate::state::players::Membership;
 use crate::state::room_label::RoomLabel;
@@ -68,6 +67,8 @@ pub(crate) struct RoomContext<'l> {
     pub(crate) seat: Option<u8>,
     /// The player's connection.
     pub(crate) connection: &'static ConnectionRecord,
+    /// Who pays for what the player causes in the room.
+    pub(crate) payer: Payer,
     pub(crate) calls: GameCalls<'l>,
 }
 
@@ -82,8 +83,8 @@ impl RoomContext<'_> {
     /// # Errors
     ///
     /// [`RejectCode::TooFast`], if the room has too much to deliver.
-    pub(crate) fn charge_event(&self, tx: &RoomTx<'_>, header: &Header) -> Result<(), Rejection> {
-        fanout::charge_room(tx, header, (Cause::member(self.seat), 1), RejectCode::TooFast)
+    pub(crate) fn charge_event(&self, tx: &RoomTx<'_>) -> Result<(), Rejection> {
+        fanout::charge_room(tx, self.payer, (Cause::member(self.seat), 1), RejectCode::TooFast)
     }
 
     /// Returns the player's seat.
@@ -257,9 +258,8 @@ pub(crate) fn join(
     };
     ensure_in_lobby(session)?;
     abandon_opening(session)?;
-    let (games, name) = (session.state.games, session.name());
+    let (games, name, payer) = (session.state.games, session.name(), Payer::of(session));
     let directory = session.state.memory.directory;
-    let header = session.state.memory.header;
     let not_found = || Rejection::new(RejectCode::RoomNotFound, "there is no such room (any more)");
     let room = room.ok_or_else(not_found)?;
     let record = session
@@ -297,11 +297,11 @@ pub(crate) fn join(
         None => Some(first_free_seat(&tx, games)?),
     };
     if watch {
-        fanout::charge_look(&tx, header, None)?;
+        fanout::charge_look(&tx, payer, None)?;
     } else {
         // A seat that is reserved for the player counts like one that it has.
         let cause = Cause::member(reserved);
-        fanout::charge_room(&tx, header, (cause, VISIT_EVENTS), RejectCode::TooFast)?;
+        fanout::charge_room(&tx, payer, (cause, VISIT_EVENTS), RejectCode::TooFast)?;
     }
     let mut events = Events::begin(&mut tx);
     if let Some(number) = seat {
@@ -398,6 +398,7 @@ pub(crate) fn with_room<R>(
         .player()
         .zip(session.player_tx())
         .ok_or_else(not_in_room)?;
+    let payer = Payer::of(session);
     let (state, connection) = (&mut session.state, session.record);
     let tx = state.attachment.begin(state.memory.rooms.at(room.index()));
     if !is_member(&tx, room, player, seat) {
@@ -411,6 +412,7 @@ pub(crate) fn with_room<R>(
         room,
         seat,
         connection,
+        payer,
         calls: GameCalls {
             games: state.games,
             outbox: &mut state.outbox,

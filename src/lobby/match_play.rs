@@ -138,7 +138,7 @@ fn set_ready(
         if !ready || bits & bit != 0 {
             paid?.enter(tx, context.player_tx.player);
         }
-        context.charge_event(tx, header)?;
+        context.charge_event(tx)?;
         tx.set(&record.ready, if ready { bits | bit } else { bits & !bit });
         let mut events = Events::begin(tx);
         events.push_to_all(tx, RoomEvent::Ready { seat, ready })?;

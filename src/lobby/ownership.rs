@@ -28,12 +28,11 @@ pub(crate) const NO_OWNER: u32 = u32::MAX;
 ///
 /// If the caller is in no room or not the owner, the seat is free or its own, or a player of another name has it.
 pub fn kick_from_seat(session: &mut Session<'_>, seat: u8, name: &str) -> Result<(), Rejection> {
-    let memory = session.state.memory;
-    let name_hashes = memory.directory.hashes_of(name);
+    let name_hashes = session.state.memory.directory.hashes_of(name);
     join_leave::change_room(session, |tx, context| {
         context.ensure_owner(tx)?;
         let Seat { player, .. } = other_in_seat(tx, context, seat, name)?;
-        context.charge_event(tx, memory.header)?;
+        context.charge_event(tx)?;
         ban(tx, player, name_hashes);
         free_seat(tx, &mut context.calls, seat, LeaveReason::Kicked)
     })
@@ -45,11 +44,10 @@ pub fn kick_from_seat(session: &mut Session<'_>, seat: u8, name: &str) -> Result
 ///
 /// As for a kick.
 pub fn transfer_ownership(session: &mut Session<'_>, seat: u8, name: &str) -> Result<(), Rejection> {
-    let header = session.state.memory.header;
     join_leave::change_room(session, |tx, context| {
         context.ensure_owner(tx)?;
         other_in_seat(tx, context, seat, name)?;
-        context.charge_event(tx, header)?;
+        context.charge_event(tx)?;
         set_owner(tx, seat)
     })
 }

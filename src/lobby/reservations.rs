@@ -41,11 +41,11 @@ pub fn reserve(session: &mut Session<'_>, name: &str) -> Result<(), Rejection> {
         .header
         .seat_reservation_ms
         .load(Ordering::Relaxed);
-    let (header, directory) = (session.state.memory.header, session.state.memory.directory);
+    let directory = session.state.memory.directory;
     let name_hashes = directory.hashes_of(player.1.as_str());
     let (room, (invited, reserved_until_ms)) = join_leave::with_room(session, |mut tx, context| {
         context.ensure_owner(&tx)?;
-        context.charge_event(&tx, header)?;
+        context.charge_event(&tx)?;
         let reserved_until_ms = seat_reserved_for(&tx, player.0)
             .map(|seat| tx.get(&tx.record().reserved_until_ms[usize::from(seat)]));
         let invited = reserve_seat(&mut tx, context, (player, name_hashes), lasts_ms)?;

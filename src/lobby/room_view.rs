@@ -23,9 +23,8 @@ use crate::state::shown_game::ShownGame;
 ///
 /// If the player is in no room, or no longer has the seat.
 pub fn look(session: &mut Session<'_>, request: u32) -> Result<(), Rejection> {
-    let header = session.state.memory.header;
     join_leave::with_room(session, |mut tx, context| {
-        fanout::charge_look(&tx, header, context.seat)?;
+        fanout::charge_look(&tx, context.payer, context.seat)?;
         // A player who has lost the seat does not get here, and never sees the view of the seat's new player.
         let shown = context.mark_shown(&tx);
         let snapshot = snapshot(

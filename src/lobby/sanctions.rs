@@ -4,17 +4,22 @@
 //! hold for the person: with another name that person is another player. It is one transaction under the lobby's lock,
 //! with the kicks that it implies.
 
+use std::net::IpAddr;
 use std::sync::atomic::Ordering;
 
 use forkade_protocol::text::TextError;
 use forkade_protocol::{ErrorCode, RejectCode};
 
+use crate::limits::JOURNAL_BYTES;
 use crate::lobby::departure::mark_kicked;
 use crate::lobby::names::clean_name;
 use crate::session::rejection::Rejection;
 use crate::session::{CloseReason, Session};
+use crate::state::directory::Presence;
 use crate::state::handle::StateHandle;
+use crate::state::layout::PlayerRef;
 use crate::state::sanctions::{Sanction, SanctionKind, SanctionsFull};
+use crate::state::sources::{AddressBansFull, SourceKey};
 use forkade_text::render;
 use shmem::sys::clock::now_ms;
 
@@ -66,6 +71,49 @@ pub fn impose(
     Ok(connections.into_iter().map(raise).collect())
 }
 
+/// Bans the source of an address for `time_ms` milliseconds, and kicks the players that came from it. Returns the
+/// keepers whose doorbells are to be rung.
+///
+/// # Errors
+///
+/// [`AddressBansFull`].
+pub fn ban_address(
+    state: &mut StateHandle,
+    address: IpAddr,
+    time_ms: u64,
+) -> Result<Vec<u32>, AddressBansFull> {
+    let memory = state.memory;
+    let key = SourceKey::new(address, memory.header.source_prefixes());
+    memory.sources.ban(key, now_ms() + time_ms)?;
+    let players: Vec<u32> = (0..memory.players.len())
+        .filter(|index| memory.sources.of_player(*index) == Some(key))
+        .collect();
+    let mut keepers = Vec::new();
+    // A few at a time: their marks must fit the journal.
+    for some in players.chunks(PLAYERS_PER_TRANSACTION) {
+        let mut tx = state.attachment.begin(memory.directory.record);
+        let mut connections = Vec::new();
+        for index in some {
+            let identity = memory.directory.identities.at(*index);
+            let player = PlayerRef::new(*index, tx.get(&identity.generation));
+            if Presence::from_raw(tx.get(&identity.presence)) != Presence::FREE {
+                connections.extend(mark_kicked(&mut tx, memory, player));
+            }
+        }
+        tx.commit().expect("a few marks fit the journal");
+        keepers.extend(
+            connections
+                .into_iter()
+                .map(|connection| memory.raise_attention(connection)),
+        );
+    }
+    Ok(keepers)
+}
+
+/// Players that one transaction marks as kicked.
+const PLAYERS_PER_TRANSACTION: usize = 64;
+const _: () = assert!(PLAYERS_PER_TRANSACTION * 16 <= JOURNAL_BYTES);
+
 /// Lifts all sanctions on the name.
 ///
 /// # Errors
@@ -83,9 +131,19 @@ pub fn lift(state: &mut StateHandle, name: &str) -> Result<(), SanctionError> {
 
 /// What a player is told that an operator has kicked.
 pub(crate) fn close_reason(session: &mut Session<'_>) -> CloseReason {
+    if let Some(refused) = address_ban(session) {
+        return refused;
+    }
     let (name, directory) = (session.name(), session.state.memory.directory);
     let tx = session.state.attachment.begin(directory.record);
     kicked(directory.sanction_left_ms(&tx, SanctionKind::BAN, name))
+}
+
+/// What a client is told whose address an operator has banned; `None`: it is not.
+pub(crate) fn address_ban(session: &Session<'_>) -> Option<CloseReason> {
+    let left_ms = session.state.memory.sources.ban_left_ms(session.source()?)?;
+    let text = render::address_banned(left_ms);
+    Some(CloseReason::Error(ErrorCode::Kicked, text))
 }
 
 /// The same, if the name is banned for `ban_ms` more milliseconds, or not at all.

@@ -122,10 +122,9 @@ pub fn configure(session: &mut Session<'_>, requested: &RoomSettings) -> Result<
         Ok(game_of(&tx, context.calls.games))
     })?;
     let (settings, _) = CheckedSettings::check(game, requested)?;
-    let header = session.state.memory.header;
     join_leave::change_room(session, |tx, context| {
         context.ensure_owner(tx)?;
-        context.charge_event(tx, header)?;
+        context.charge_event(tx)?;
         apply(tx, &settings)
     })
 }

@@ -176,6 +176,15 @@ pub fn check_all(state: &mut StateHandle) -> Vec<String> {
         check_room(state, index, &mut recorded, &mut faults);
     }
     check_chat(state, &recorded, &mut faults);
+    for (index, record) in state.memory.touched_connections() {
+        let is_counted =
+            state.memory.sources.of_connection(index).is_some() || state.memory.is_greeting(index);
+        if record.claimed() == Claim::Free && is_counted {
+            faults.0.push(format!(
+                "connection {index} is free, and counts as one of a source"
+            ));
+        }
+    }
     for (player, (room, seat)) in recorded.places {
         // A kicked player has yet to read the kick in the room's log, or to find that the log has overwritten it.
         let cursor = recorded.cursors[&player];

@@ -88,6 +88,9 @@ fn collect_expired(state: &mut StateHandle, first: u32, now_ms: u64) -> (Vec<Pla
     for index in first..end {
         let identity = directory.identities.at(index);
         let presence = Presence::from_raw(tx.get(&identity.presence));
+        if presence == Presence::FREE && memory.sources.of_player(index).is_some() {
+            memory.sources.set_of_player(index, None);
+        }
         // A player that has a connection, even one that leaves for good, belongs to the connection's handler.
         if tx.get(&identity.connection).is_some() {
             continue;
@@ -160,7 +163,7 @@ pub fn free_connection(state: &mut StateHandle, index: u32) -> Option<u32> {
     let (mut session, _) = Session::attach(state, index, ByteCounts::default());
     let keeper = departure::finish(&mut session);
     state.attachment.release(record);
-    record.free();
+    state.memory.free_connection(index);
     keeper
 }
 

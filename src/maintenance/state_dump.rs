@@ -4,7 +4,7 @@
 //! counters and timestamps are left out. Only [`recover_all`] changes anything. A dump needs a mapping that no other
 //! process changes.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use shmem::event_log::{EventLog, Read};
 use shmem::sys::memory::SharedBytes;
@@ -17,7 +17,7 @@ use crate::session::Session;
 use crate::session::transport::ByteCounts;
 use crate::state::connections::{ConnectionRecord, Phase};
 use crate::state::handle::StateHandle;
-use crate::state::layout::PlayerRef;
+use crate::state::layout::{Memory, PlayerRef};
 use crate::state::players::PlayerRecord;
 use crate::state::room_label::room_number;
 use crate::state::rooms::{RoomLife, occupants, read_state, seats_in};
@@ -64,6 +64,7 @@ pub fn dump_all(state: &mut StateHandle, byte_counts: &[ByteCounts]) -> Vec<Stri
     }
     lines.push(dump_remembered_accounts(state));
     lines.push(dump_sanctions(state));
+    lines.push(dump_sources(state.memory));
     lines.extend(dump_chat(state, chat_needed));
     for index in 0..state.rooms_touched() {
         dump_room(
@@ -152,6 +153,13 @@ fn dump_sanctions(state: &mut StateHandle) -> String {
         sanctions.collect::<Vec<_>>(),
         mutes_end_ms != 0
     )
+}
+
+fn dump_sources(memory: &Memory) -> String {
+    // The times differ in each run, and so does the order of the places.
+    let banned: BTreeSet<_> = memory.sources.bans().map(|(key, _)| key).collect();
+    let penalised: BTreeSet<_> = memory.sources.penalties().map(|(key, _)| key).collect();
+    format!("addresses banned {banned:?} penalised {penalised:?}")
 }
 
 fn dump_player(attachment: &Attachment, record: &PlayerRecord) -> String {

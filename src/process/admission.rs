@@ -1,4 +1,12 @@
-//! Which connections are admitted, and to which keeper: a pure decision from the load.
+//! Which connections are admitted, and to which keeper: pure decisions, from the load and from what is known of the
+//! connection's source.
+
+use std::borrow::Cow;
+
+use forkade_protocol::ErrorCode;
+
+use crate::config::EarlyRefusal;
+use forkade_text::render;
 
 /// What the listener knows when it has accepted a connection.
 #[derive(Debug, Clone, Copy)]
@@ -39,17 +47,108 @@ pub(crate) enum Refusal {
     Stopping,
     /// No process or no descriptor is left on the machine.
     NoResources,
+    /// Too many connections have not greeted yet.
+    Early,
+    /// The source has as many connections as it may have.
+    SourceFull,
+    /// The source connects too often.
+    SourceTooFast,
+    /// The source is penalised for so many seconds more.
+    Penalised {
+        /// The seconds.
+        seconds: u64,
+    },
+    /// An operator has banned the source, for so many milliseconds more.
+    Banned {
+        /// The milliseconds.
+        left_ms: u64,
+    },
 }
 
 impl Refusal {
-    /// For people.
-    pub(crate) fn text(self) -> &'static str {
+    /// For programs.
+    pub(crate) fn code(self) -> ErrorCode {
         match self {
+            Self::Stopping => ErrorCode::ShuttingDown,
+            Self::Banned { .. } => ErrorCode::Kicked,
+            Self::Full
+            | Self::NoResources
+            | Self::Early
+            | Self::SourceFull
+            | Self::SourceTooFast
+            | Self::Penalised { .. } => ErrorCode::ServerFull,
+        }
+    }
+
+    /// For people.
+    pub(crate) fn text(self) -> Cow<'static, str> {
+        Cow::Borrowed(match self {
             Self::Full => "the server is full; try again later",
             Self::Stopping => "the server is stopping",
             Self::NoResources => "the server's machine is short of resources; try again later",
-        }
+            Self::Early => "too many clients are connecting; try again later",
+            Self::SourceFull => "too many connections are open from your address",
+            Self::SourceTooFast => "too many connections are opened from your address; try again later",
+            Self::Penalised { seconds } => {
+                return format!("your address made too many bad connections; wait {seconds} s").into();
+            }
+            Self::Banned { left_ms } => return render::address_banned(left_ms).into(),
+        })
     }
+}
+
+/// What is known of the source of a new connection.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct SourceLoad {
+    /// Milliseconds for which it is still banned.
+    pub(crate) ban_left_ms: Option<u64>,
+    /// Microseconds for which its connections are refused because of its penalties.
+    pub(crate) refused_for_us: u64,
+    /// It opens connections faster than it may.
+    pub(crate) is_too_fast: bool,
+    /// Its connections, without the new one.
+    pub(crate) connections: u32,
+    /// Most connections that it may have; 0: no limit.
+    pub(crate) connections_max: u32,
+    /// One of its players was disconnected and may be coming back: what others at the same address do must not cost a
+    /// player its match.
+    pub(crate) may_return: bool,
+}
+
+/// Decides whether a source may have one connection more. A player that may be coming back has one beyond the limit,
+/// whatever the source's rate and penalties are.
+pub(crate) fn judge_source(load: SourceLoad) -> Result<(), Refusal> {
+    if let Some(left_ms) = load.ban_left_ms {
+        return Err(Refusal::Banned { left_ms });
+    }
+    let connections_max = load.connections_max + u32::from(load.may_return);
+    if load.connections_max != 0 && load.connections >= connections_max {
+        return Err(Refusal::SourceFull);
+    }
+    match load {
+        _ if load.may_return => Ok(()),
+        _ if load.refused_for_us > 0 => Err(Refusal::Penalised {
+            seconds: load.refused_for_us.div_ceil(1_000_000),
+        }),
+        _ if load.is_too_fast => Err(Refusal::SourceTooFast),
+        _ => Ok(()),
+    }
+}
+
+/// The chance that a connection is refused early, of 2^32, when so many others have not greeted.
+pub(crate) fn early_refusal_chance(early: EarlyRefusal, greeting: u32) -> u64 {
+    let EarlyRefusal::From { start, percent, full } = early else {
+        return 0;
+    };
+    if greeting < start {
+        return 0;
+    }
+    if greeting >= full {
+        return 1 << 32;
+    }
+    let (beyond, span) = (u64::from(greeting - start), u64::from(full - start));
+    let percent = u64::from(percent);
+    ((percent * span + (100 - percent) * beyond) << 32) / (100 * span)
 }
 
 /// Decides about one connection: it goes to the keeper with the fewest, so that forking is spread over the cores; or,
@@ -93,6 +192,76 @@ mod tests {
             }),
             Admission::Admit { keeper: 1 }
         );
+    }
+
+    const KNOWN: SourceLoad = SourceLoad {
+        ban_left_ms: None,
+        refused_for_us: 0,
+        is_too_fast: false,
+        connections: 9,
+        connections_max: 10,
+        may_return: false,
+    };
+    const FULL: SourceLoad = SourceLoad {
+        connections: 10,
+        ..KNOWN
+    };
+    const PENALISED: SourceLoad = SourceLoad {
+        refused_for_us: 1_000_001,
+        ..KNOWN
+    };
+    const TOO_FAST: SourceLoad = SourceLoad {
+        is_too_fast: true,
+        ..KNOWN
+    };
+
+    #[test]
+    fn a_source_is_refused_beyond_each_of_its_limits() {
+        assert_eq!(judge_source(KNOWN), Ok(()));
+        assert_eq!(judge_source(FULL), Err(Refusal::SourceFull));
+        let unlimited = SourceLoad {
+            connections_max: 0,
+            ..FULL
+        };
+        assert_eq!(judge_source(unlimited), Ok(()));
+        assert_eq!(judge_source(TOO_FAST), Err(Refusal::SourceTooFast));
+        assert_eq!(judge_source(PENALISED), Err(Refusal::Penalised { seconds: 2 }));
+    }
+
+    #[test]
+    fn a_player_that_may_be_coming_back_has_one_connection_beyond_the_limits_but_not_past_a_ban() {
+        let returning = |load| SourceLoad {
+            may_return: true,
+            ..load
+        };
+        for load in [FULL, PENALISED, TOO_FAST] {
+            assert_eq!(judge_source(returning(load)), Ok(()));
+        }
+        let beyond = SourceLoad {
+            connections: 11,
+            ..FULL
+        };
+        assert_eq!(judge_source(returning(beyond)), Err(Refusal::SourceFull), "one");
+        let banned = SourceLoad {
+            ban_left_ms: Some(7),
+            ..KNOWN
+        };
+        assert_eq!(
+            judge_source(returning(banned)),
+            Err(Refusal::Banned { left_ms: 7 })
+        );
+    }
+
+    #[test]
+    fn early_refusals_begin_at_the_start_and_grow_to_certainty() {
+        let early = EarlyRefusal::From {
+            start: 10,
+            percent: 30,
+            full: 110,
+        };
+        let percent = |greeting| early_refusal_chance(early, greeting) * 100 / (1 << 32);
+        assert_eq!([9, 10, 60, 109, 110, 500].map(percent), [0, 29, 64, 99, 100, 100]);
+        assert_eq!(early_refusal_chance(EarlyRefusal::Never, u32::MAX), 0);
     }
 
     #[test]

@@ -10,7 +10,7 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use forkade_protocol::{ErrorCode, ServerMessage, frame};
+use forkade_protocol::{ServerMessage, frame};
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
 use nix::sys::signal::Signal;
@@ -26,10 +26,10 @@ use crate::limits::{
 use crate::process::admission::{Admission, Load, Refusal, decide};
 use crate::process::ipc::KeeperMessage;
 use crate::process::process_table::{Context, LivenessHandle, RoleStart};
+use crate::process::source_gate::SourceGate;
 use crate::state::close_counters::count_close;
 use crate::state::connections::{Claim, ConnectionRecord, Kind, OperatorFlag, Peer};
 use crate::state::header::KeeperSlot;
-use crate::state::incidents::IncidentKind;
 use forkade_text::render;
 use shmem::sys::clock::now_ms;
 use shmem::sys::signals::Signals;
@@ -68,6 +68,7 @@ struct Listener {
     refused: VecDeque<(u64, OwnedFd)>,
     /// Another listener replaces this one: no connection is accepted any more.
     is_stopping: bool,
+    source_gate: SourceGate,
 }
 
 /// A socket that listens, and the connection that was accepted from it last.
@@ -155,6 +156,7 @@ impl Listener {
             reserve_descriptor,
             refused: VecDeque::new(),
             is_stopping: false,
+            source_gate: SourceGate::default(),
         })
     }
 
@@ -229,7 +231,7 @@ impl Listener {
             self.liveness.report();
             set_in_flight(&self.context, true);
             match socket.accept() {
-                Ok(accepted) => self.admit(index, accepted),
+                Ok(accepted) => self.judge_and_admit(index, accepted),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => socket.is_ready = false,
                 Err(error) => match error.raw_os_error() {
                     Some(libc::EMFILE | libc::ENFILE) => self.refuse_without_descriptors(index, &error),
@@ -259,6 +261,20 @@ impl Listener {
         if header.listener_in_flight.load(Ordering::Acquire) != 0 {
             header.lost_before_handshake_total.fetch_add(1, Ordering::Relaxed);
             set_in_flight(&self.context, false);
+        }
+    }
+
+    /// Charges a new connection to its source, and refuses it if the source has used up what it may, or if too many
+    /// others have not greeted.
+    fn judge_and_admit(&mut self, index: usize, accepted: OwnedFd) {
+        let kind = self.sockets[index].kind;
+        let judged = match kind {
+            Kind::Game => self.source_gate.judge(&self.context, peer_of(&accepted)),
+            Kind::Console => Ok(()),
+        };
+        match judged {
+            Ok(()) => self.admit(index, accepted),
+            Err(refusal) => self.refuse(kind, accepted, refusal),
         }
     }
 
@@ -348,6 +364,10 @@ impl Listener {
             ) {
                 Ok(SendOutcome::Sent) => {
                     slot.set_sent(kind, number);
+                    if kind == Kind::Game {
+                        self.source_gate
+                            .note_sent(&self.context, keeper, peer_of(&socket));
+                    }
                     header.accepted_total.fetch_add(1, Ordering::Relaxed);
                     return Admitted::Done;
                 }
@@ -442,32 +462,22 @@ fn set_in_flight(context: &Context, has: bool) {
 /// known which of the two it is. The socket's buffer is empty, so nothing waits.
 pub(crate) fn send_refusal(context: &Context, kind: Kind, socket: &impl AsFd, refusal: Refusal) {
     let mut buffer = [0; CLOSE_MESSAGE_BYTES_MAX];
-    let code = match refusal {
-        Refusal::Stopping => ErrorCode::ShuttingDown,
-        Refusal::Full | Refusal::NoResources => ErrorCode::ServerFull,
-    };
-    log::info!(
-        "refusing the connection from {}: {}",
-        peer_of(socket),
-        refusal.text()
-    );
+    let (peer, code, text) = (peer_of(socket), refusal.code(), refusal.text());
+    log::info!("refusing the connection from {peer}: {text}");
     count_close(&context.memory.header.closes, code, false);
-    context.memory.incidents.enter(
-        IncidentKind::Refusal,
-        (std::process::id(), None),
-        "",
-        format_args!("{}: {code:?}: {}", peer_of(socket), refusal.text()),
-    );
+    context
+        .memory
+        .enter_refusal(peer, "", format_args!("{peer}: {code:?}: {text}"));
     let message = ServerMessage::Error {
         code,
-        text: render::readable_by_any_client(refusal.text()),
+        text: render::readable_by_any_client(&text),
     };
     let sent = match kind {
         Kind::Game => {
             let length = frame::write_frame_into(&message, &mut buffer).expect("a refusal is short");
             send_from(socket, &buffer[..length])
         }
-        Kind::Console => send_from(socket, format!("ERR {}\n", refusal.text()).as_bytes()),
+        Kind::Console => send_from(socket, format!("ERR {text}\n").as_bytes()),
     };
     if matches!(sent, Sent::Bytes(_)) {
         // It is refused whether this succeeds or not.

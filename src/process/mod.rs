@@ -16,6 +16,7 @@ pub(crate) mod ipc;
 pub(crate) mod keeper;
 pub(crate) mod listener;
 pub(crate) mod process_table;
+pub(crate) mod source_gate;
 pub(crate) mod supervisor;
 pub(crate) mod ticker;
 pub(crate) mod unix_console;

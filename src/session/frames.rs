@@ -147,6 +147,12 @@ impl Session<'_> {
         Ok(())
     }
 
+    /// Input offset up to which frames or lines were executed; 0 without a player.
+    pub(crate) fn input_consumed(&self) -> u64 {
+        self.player
+            .map_or(0, |(_, player)| self.state.attachment.read_own(&player.consumed))
+    }
+
     /// Enters the confirms among the frames that have arrived but must wait: what they wait for may be a confirm.
     /// (Each is entered again, without effect, when its turn comes.)
     pub(crate) fn enter_confirms_ahead(&mut self) {

@@ -12,7 +12,8 @@
 //! * `frames`: the next frame of the input, and how a transaction consumes it and replies;
 //! * `handshake`, `close`: the start and the end of a connection;
 //! * [`text_session`]: what differs for players in text mode, and [`resume_word`], by which they come back;
-//! * [`rate`]: how fast a player may make requests; [`rejection`]: why a request changed nothing.
+//! * [`rate`]: how fast a player may make requests; `source`: what they cost its address;
+//! * [`rejection`]: why a request changed nothing.
 
 mod close;
 mod frames;
@@ -21,6 +22,7 @@ pub mod rate;
 pub mod rejection;
 pub mod resume_word;
 mod secrets;
+pub(crate) mod source;
 pub mod text_session;
 pub mod transport;
 
@@ -336,7 +338,12 @@ impl<'s> Session<'s> {
     /// Lets the player's input wait until the account that `too_soon` is about allows the next frame. Nothing is
     /// refused; the client notices that its bytes are not taken. (A successor asks the account again.)
     pub(crate) fn hold_input(&mut self, too_soon: TooSoon) {
-        self.input_held_until_us = now_us() + too_soon.wait_us;
+        self.hold_input_for(too_soon.wait_us);
+    }
+
+    /// The same, for so many microseconds.
+    pub(crate) fn hold_input_for(&mut self, us: u64) {
+        self.input_held_until_us = now_us() + us;
     }
 
     /// Whether the input is [held](Self::hold_input). When its time is over, it is not held any more.

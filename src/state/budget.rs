@@ -10,9 +10,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use shmem::shared_record;
 use shmem::sys::clock::now_ns;
+use shmem::word::Word;
 
-const SECOND_US: u64 = 1_000_000;
+pub(crate) const SECOND_US: u64 = 1_000_000;
 const MINUTE_US: u64 = 60 * SECOND_US;
+/// No user waits longer for what was [spent](Budget::spend) already.
+const DEBT_US_MAX: u64 = 10 * SECOND_US;
 
 /// A rate limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,6 +48,29 @@ impl Rate {
             },
             burst: if burst == 0 { 1 } else { burst },
             kept: 0,
+        }
+    }
+
+    /// Whether anything is granted at any time.
+    pub(crate) fn is_unlimited(self) -> bool {
+        self.share_us == 0
+    }
+
+    /// The rate of so many owners together.
+    pub(crate) fn times(self, owners: u64) -> Self {
+        Self {
+            share_us: self.share_us.div_ceil(owners),
+            burst: self.burst.saturating_mul(owners),
+            kept: self.kept.saturating_mul(owners),
+        }
+    }
+
+    /// Half of the rate, with half of the burst.
+    pub(crate) fn half(self) -> Self {
+        Self {
+            share_us: self.share_us.saturating_mul(2),
+            burst: self.burst.div_ceil(2),
+            kept: self.kept / 2,
         }
     }
 
@@ -114,6 +140,25 @@ impl Budget {
     /// If the budget is spent. Nothing is taken.
     pub(crate) fn take(&self, rate: Rate, cost: u64) -> Result<(), TooSoon> {
         self.take_at(rate, cost, now_us)
+    }
+
+    /// Takes `cost` units that are used already, whether they are left or not. Returns the microseconds that the user
+    /// must wait until no more than the burst is used.
+    pub(crate) fn spend(&self, rate: Rate, cost: u64) -> u64 {
+        let us_of = |units| rate.share_us.saturating_mul(units);
+        let now_us = now_us();
+        let within_us = now_us.saturating_add(us_of(rate.burst));
+        let spent = |paid_until_us: u64| {
+            let latest_us = within_us.saturating_add(DEBT_US_MAX);
+            let paid_until_us = paid_until_us.clamp(now_us, latest_us);
+            paid_until_us.saturating_add(us_of(cost)).min(latest_us)
+        };
+        spent(Word::update(&self.paid_until_us, spent)).saturating_sub(within_us)
+    }
+
+    /// The time up to which it is spent, in microseconds of the monotonic clock.
+    pub(crate) fn paid_until_us(&self) -> u64 {
+        self.paid_until_us.load(Ordering::Acquire)
     }
 
     /// Checks that `cost` units are left.

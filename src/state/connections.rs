@@ -304,8 +304,8 @@ impl ConnectionRecord {
         true
     }
 
-    /// Frees the slot. Its keeper or the ticker calls this when no process serves the connection.
-    pub fn free(&self) {
+    /// Frees the slot: see [`Memory::free_connection`].
+    pub(crate) fn free(&self) {
         self.handler.store(0, Ordering::Relaxed);
         self.claim.store(Claim::Free as u32, Ordering::Release);
     }
@@ -504,6 +504,44 @@ impl Memory {
             .store(1, Ordering::Release);
         word.fetch_or(1 << (slot % 64), Ordering::AcqRel);
         keeper
+    }
+
+    /// Frees a connection's slot. Its keeper or the ticker calls this when no process serves the connection.
+    pub fn free_connection(&self, index: u32) {
+        // First: a process that dies in between leaves a slot that is freed again, not a word that counts for nobody.
+        self.sources.set_of_connection(index, None);
+        self.set_greeting(index, false);
+        self.connections.at(index).free();
+    }
+
+    /// Enters whether the client of a connection is still to greet.
+    pub fn set_greeting(&self, connection: u32, is_greeting: bool) {
+        let slot = connection % CONNECTION_SLOTS_PER_KEEPER;
+        let word = &self.keeper_of(connection).greeting[slot as usize / 64];
+        let bit = 1 << (slot % 64);
+        match is_greeting {
+            true => word.fetch_or(bit, Ordering::AcqRel),
+            false => word.fetch_and(!bit, Ordering::AcqRel),
+        };
+    }
+
+    /// Whether the client of a connection is still to greet.
+    pub fn is_greeting(&self, connection: u32) -> bool {
+        let slot = connection % CONNECTION_SLOTS_PER_KEEPER;
+        let word = &self.keeper_of(connection).greeting[slot as usize / 64];
+        word.load(Ordering::Acquire) & 1 << (slot % 64) != 0
+    }
+
+    /// Connections whose clients are still to greet, with those on their way to a keeper.
+    pub fn greeting_connections(&self) -> u32 {
+        let keepers = self.header.keepers.iter();
+        keepers
+            .map(|keeper| {
+                let words = keeper.greeting.iter();
+                let entered: u32 = words.map(|word| word.load(Ordering::Relaxed).count_ones()).sum();
+                entered + keeper.in_flight(Kind::Game)
+            })
+            .sum()
     }
 
     /// Notifies the keeper that a connection has ended or should be moved. The keeper's doorbell must be rung.

@@ -64,6 +64,17 @@ shared_record! {
         pub room_fanout: AtomicU64,
         /// The same for all rooms together.
         pub server_fanout: AtomicU64,
+        /// Wrong passcodes and invite codes that are judged per minute from one [source](crate::state::sources); 0: no
+        /// limit.
+        pub source_guesses_per_minute: AtomicU64,
+        /// Frames or lines that one source may send per second; 0: no limit.
+        pub source_messages_per_second: AtomicU64,
+        /// Kibibytes that one source may send per second; 0: no limit.
+        pub source_kib_per_second: AtomicU64,
+        /// How many bits of an IPv4 address name its source.
+        pub ipv4_source_prefix: AtomicU64,
+        /// How many bits of an IPv6 address name its source.
+        pub ipv6_source_prefix: AtomicU64,
         /// What of [`lobby_fanout`](Self::lobby_fanout) is spent.
         pub(crate) lobby_deliveries: Budget,
         /// What of [`server_fanout`](Self::server_fanout) is spent.
@@ -93,6 +104,14 @@ shared_record! {
         pub closes: CloseCounters,
         /// Connections to the game port that were closed because they speak another protocol: HTTP, TLS, SSH or PROXY.
         pub foreign_openings_total: AtomicU64,
+        /// Connections refused for what their source has done: too many of them, too fast, penalised or banned.
+        pub sources_refused_total: AtomicU64,
+        /// Connections refused at random because too many others have not greeted.
+        pub refused_early_total: AtomicU64,
+        /// Turns after which a player's input waited because its source sends too fast.
+        pub sources_held_total: AtomicU64,
+        /// Penalties of sources.
+        pub penalties_total: AtomicU64,
         /// Upper bound of the connections that were accepted but lost before a handler served them. (A process that
         /// dies over one may already have passed it on.)
         pub lost_before_handshake_total: AtomicU64,
@@ -395,6 +414,8 @@ shared_record! {
         pub attention: [AtomicU64; CONNECTION_SLOTS_PER_KEEPER.div_ceil(64) as usize],
         /// One bit per connection slot for which a handler has notified the keeper.
         pub notifications: [AtomicU64; CONNECTION_SLOTS_PER_KEEPER.div_ceil(64) as usize],
+        /// One bit per connection slot whose client has not greeted yet.
+        pub greeting: [AtomicU64; CONNECTION_SLOTS_PER_KEEPER.div_ceil(64) as usize],
         /// By kind: number of the last connection sent to the keeper. Only the listener writes it.
         sent: [AtomicU32; Kind::COUNT],
         /// By kind: connections that the keeper has received, holds, or has yet to adopt.

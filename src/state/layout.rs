@@ -1,8 +1,8 @@
 //! Where every record lies in the shared mapping, and how the mapping is created.
 //!
 //! ```text
-//! header │ chat │ incidents │ directory: lobby lock, identities, room entries, bits of rooms, name buckets, mailboxes
-//! │ connections │ players │ rooms
+//! header │ chat │ incidents │ sources │ directory: lobby lock, identities, room entries, bits of rooms, name buckets,
+//! mailboxes │ connections │ players │ rooms
 //! ```
 //!
 //! The [header](crate::state::header) is read without a lock. The directory is one region under the lobby's lock. The
@@ -26,6 +26,7 @@ use crate::state::mailbox::Mailbox;
 use crate::state::players::PlayerRecord;
 use crate::state::room_label::room_number;
 use crate::state::rooms::{RoomLife, RoomRecord, raw_phase};
+use crate::state::sources::{SOURCE_SETS, SourceSet, Sources, SourcesHead};
 use shmem::lock::Lock;
 use shmem::sys::clock::now_ms;
 #[cfg(any(test, feature = "testing"))]
@@ -94,6 +95,8 @@ pub struct Memory {
     pub chat: &'static ChatRecord,
     /// The last incidents.
     pub incidents: &'static Incidents,
+    /// The addresses that clients connect from.
+    pub sources: Sources,
 }
 
 impl Memory {
@@ -115,6 +118,9 @@ impl Memory {
         header.supervisor_pid.store(std::process::id(), Ordering::Relaxed);
         memory.directory.prepare(plan.directory_bytes());
         memory.chat.lock().prepare();
+        memory.sources.prepare();
+        header.ipv4_source_prefix.store(32, Ordering::Relaxed);
+        header.ipv6_source_prefix.store(64, Ordering::Relaxed);
         Ok(memory)
     }
 
@@ -308,6 +314,10 @@ struct Plan {
     header: Place<Header>,
     chat: Place<ChatRecord>,
     incidents: Place<Incidents>,
+    sources: Place<SourcesHead>,
+    source_sets: Place<SourceSet>,
+    connection_sources: Place<AtomicU64>,
+    player_sources: Place<AtomicU64>,
     directory: Place<DirectoryRecord>,
     identities: Place<Identity>,
     room_entries: Place<RoomEntry>,
@@ -331,6 +341,10 @@ impl Plan {
             header: layout.reserve(1),
             chat: layout.reserve(1),
             incidents: layout.reserve(1),
+            sources: layout.reserve(1),
+            source_sets: layout.reserve(SOURCE_SETS),
+            connection_sources: layout.reserve(connections_of(capacity)),
+            player_sources: layout.reserve(capacity.players),
             directory: layout.reserve(1),
             identities: layout.reserve(capacity.players),
             room_entries: layout.reserve(capacity.rooms),
@@ -362,6 +376,12 @@ impl Plan {
             rooms: Table::new(mapping, self.rooms),
             chat: mapping.record(self.chat),
             incidents: mapping.record(self.incidents),
+            sources: Sources {
+                head: mapping.record(self.sources),
+                sets: Table::new(mapping, self.source_sets),
+                of_connections: Table::new(mapping, self.connection_sources),
+                of_players: Table::new(mapping, self.player_sources),
+            },
         }))
     }
 

@@ -34,6 +34,7 @@ pub mod rooms;
 pub mod running_game;
 pub mod sanctions;
 pub mod shown_game;
+pub mod sources;
 pub mod stream_tap;
 pub mod tick_conduct;
 pub mod tick_figures;

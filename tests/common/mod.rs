@@ -123,6 +123,15 @@ impl Server {
             .unwrap_or_else(|error| panic!("{name} cannot connect: {error:?}; log: {}", self.log()))
     }
 
+    /// Connects as `name` from another address of the loopback network than 127.0.0.1, which has no limits of sources.
+    pub fn client_from(&self, address: &str, name: &str) -> Client {
+        let options = ClientOptions {
+            local_address: Some(address.parse().expect("an address")),
+            ..patient()
+        };
+        Client::connect(self.game, name, options).expect("the server accepts the client")
+    }
+
     /// A bare connection to the game's port.
     pub fn connect(&self) -> TcpStream {
         let stream = TcpStream::connect(self.game).expect("the server accepts");

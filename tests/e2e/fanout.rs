@@ -142,7 +142,9 @@ fn all_rooms_together_deliver_no_more_than_the_server_can() {
     let server = Server::start(&SERVER);
     let mut rooms: Vec<_> = (0..4)
         .map(|number| {
-            let mut owner = server.client(&format!("Owner {number}"));
+            // Half of the burst would be kept from a single address.
+            let mut owner =
+                server.client_from(&format!("127.0.0.{}", number + 2), &format!("Owner {number}"));
             let new = NewRoom::new("relay", "room");
             owner.create_room(new).expect("a room is free");
             owner
@@ -160,16 +162,32 @@ fn all_rooms_together_deliver_no_more_than_the_server_can() {
 }
 
 #[test]
-fn a_line_to_the_lobby_is_charged_for_every_player() {
+fn a_line_to_the_lobby_is_charged_for_every_player_and_one_address_leaves_half_to_others() {
     let server = Server::start(&["--lobby-fanout", "10", "--chat-per-minute", "0"]);
     let mut players: Vec<_> = (0..5)
-        .map(|number| server.client(&format!("Player {number}")))
+        .map(|number| {
+            server.client_from(
+                &format!("127.0.0.{}", number / 4 + 2),
+                &format!("Player {number}"),
+            )
+        })
         .collect();
-    let (lines, seconds) = granted(RejectCode::ChatTooFast, || {
-        players[0].chat(ChatScope::Lobby, "hello")
-    });
-    assert!(lines >= 8, "{lines}");
-    assert!(lines * 5 <= RATE * (4 + seconds), "{lines} in {seconds} s");
+    let mut say = |player: usize| {
+        granted(RejectCode::ChatTooFast, || {
+            players[player].chat(ChatScope::Lobby, "hello")
+        })
+    };
+    let (lines, seconds) = say(0);
+    assert!(lines >= 4, "{lines}");
+    assert!(lines * 5 <= RATE * (2 + seconds), "{lines} in {seconds} s");
+    // Under another name, from the same address.
+    let (same, more) = say(1);
+    assert!(
+        (lines + same) * 5 <= RATE * (2 + seconds + more),
+        "{lines} and {same} in {seconds} and {more} s"
+    );
+    let (others, _) = say(4);
+    assert!(others >= 4, "{others}");
     // The budget of rooms is another one, and an operator's words are not charged.
     let new = NewRoom::new("relay", "room");
     players[0].create_room(new).expect("a room is free");

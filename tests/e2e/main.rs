@@ -51,6 +51,7 @@ mod sanctions;
 mod session_edge_cases;
 mod session_resume;
 mod slow_clients;
+mod sources;
 mod stream_window;
 mod telnet;
 mod text_commands;

@@ -81,7 +81,7 @@ impl Upgradable {
     }
 
     /// Upgrades, and waits for the end of the upgrade.
-    fn upgrade(&self) {
+    pub(crate) fn upgrade(&self) {
         let done = "upgraded: all processes run";
         let before = self.times_logged(done);
         self.ask_for_upgrade();

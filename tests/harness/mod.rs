@@ -338,7 +338,7 @@ impl Actor {
     pub(crate) fn end(&mut self) {
         departure::finish(&mut self.session);
         assert_eq!(self.session.phase(), Phase::DONE);
-        self.session.record().free();
+        self.session.state.memory.free_connection(self.slot);
     }
 
     /// The handler performs its part of the handshake.

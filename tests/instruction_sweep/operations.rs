@@ -4,7 +4,7 @@
 //! what an operator's command does. `states` counts its observable states: one more than its observable
 //! transactions. The preparation runs at full speed, by the same code.
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::atomic::Ordering;
 
 use forkade::limits::{LOBBY_GRACE_MS_MIN, OUTPUT_RING_BYTES};
@@ -23,6 +23,7 @@ use forkade::testing::session::{CloseReason, Resume};
 use forkade::testing::state::connections::{Kind, Phase};
 use forkade::testing::state::handle::StateHandle;
 use forkade::testing::state::sanctions::SanctionKind;
+use forkade::testing::state::sources::{PrefixLengths, SourceKey};
 
 /// One operation.
 pub(crate) struct Operation {
@@ -71,6 +72,20 @@ impl Operation {
 
 fn impose(lobby: &mut StateHandle, kind: SanctionKind, name: &str) {
     sanctions::impose(lobby, kind, name, 600_000).expect("there is a place");
+}
+
+const ADDRESS: IpAddr = IpAddr::V4(Ipv4Addr::new(203, 0, 113, 7));
+
+fn source() -> SourceKey {
+    SourceKey::new(ADDRESS, PrefixLengths { v4: 32, v6: 64 })
+}
+
+fn ban_address(lobby: &mut StateHandle) {
+    sanctions::ban_address(lobby, ADDRESS, 600_000).expect("there is a place");
+}
+
+fn penalise(lobby: &mut StateHandle) {
+    lobby.memory.sources.penalise(source(), 600_000_000);
 }
 
 impl Fixture {
@@ -587,6 +602,31 @@ pub(crate) const OPERATIONS: &[Operation] = &[
         fixture.newcomer(|banned| banned.send_hello("ANN"));
         Act::session(process_handshake)
     }),
+    // The ban, then the kick.
+    Operation::new("ban an address", 3, |fixture| {
+        fixture.player("ann");
+        fixture
+            .world
+            .leaked_lobby()
+            .memory
+            .sources
+            .set_of_player(0, Some(source()));
+        Act::lobby(ban_address)
+    }),
+    Operation::new("lift the ban and the penalty of an address", 3, |fixture| {
+        fixture.player("ann");
+        ban_address(fixture.world.leaked_lobby());
+        penalise(fixture.world.leaked_lobby());
+        Act::lobby(|lobby| {
+            lobby.memory.sources.lift(source());
+        })
+    }),
+    // Entering the source, and the penalty.
+    Operation::new("penalise a source", 2, |fixture| {
+        fixture.player("ann");
+        Act::lobby(penalise)
+    })
+    .one_cell(),
     Operation::new("tick", 2, |fixture| {
         fixture.clock(1000);
         Act::lobby(tick)

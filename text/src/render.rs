@@ -219,6 +219,14 @@ pub fn banned(left_ms: u64) -> String {
     )
 }
 
+/// What a client is told whose address an operator has banned, for `left_ms` milliseconds more.
+pub fn address_banned(left_ms: u64) -> String {
+    format!(
+        "an operator has banned your address; it may connect again in {}",
+        duration(left_ms)
+    )
+}
+
 /// What a player is told whose name an operator has muted, for `left_ms` milliseconds more.
 pub fn muted(left_ms: u64) -> String {
     format!(

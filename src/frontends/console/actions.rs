@@ -1,6 +1,7 @@
 //! Commands that change the server: kick, ban, mute, say, drain, stop.
 
 use std::io;
+use std::net::IpAddr;
 use std::sync::atomic::Ordering;
 
 use rustix::process::Signal;
@@ -16,6 +17,7 @@ use crate::session::rejection::Rejection;
 use crate::state::doorbells::Doorbells;
 use crate::state::handle::StateHandle;
 use crate::state::sanctions::SanctionKind;
+use crate::state::sources::{AddressBansFull, SourceKey};
 use forkade_text::render;
 
 /// Removes a player from the server. The ticker removes a player without a connection, at its next sweep.
@@ -41,6 +43,33 @@ pub(crate) fn sanction(
         time_ms / 1000
     );
     Ok(())
+}
+
+/// Bans the source of an address.
+pub(crate) fn ban_address(
+    lobby: &mut StateHandle,
+    doorbells: &Doorbells,
+    address: IpAddr,
+    time_ms: u64,
+) -> Result<(), AddressBansFull> {
+    for keeper in sanctions::ban_address(lobby, address, time_ms)? {
+        doorbells.ring_keeper(keeper);
+    }
+    log::info!(
+        "an operator has banned the address {address} for {} s",
+        time_ms / 1000
+    );
+    Ok(())
+}
+
+/// Lifts the ban and the penalties of the source of an address. False if there were none.
+pub(crate) fn unban_address(lobby: &mut StateHandle, address: IpAddr) -> bool {
+    let key = SourceKey::new(address, lobby.memory.header.source_prefixes());
+    let is_lifted = lobby.memory.sources.lift(key);
+    if is_lifted {
+        log::info!("an operator has lifted the ban and the penalties of the address {address}");
+    }
+    is_lifted
 }
 
 /// Lifts the bans and mutes of a name.

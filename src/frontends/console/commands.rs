@@ -2,6 +2,8 @@
 
 mod descriptions;
 
+use std::net::IpAddr;
+
 use log::LevelFilter;
 use thiserror::Error;
 
@@ -42,6 +44,10 @@ pub(crate) enum ConsoleCommand {
         name: String,
         time_ms: u64,
     },
+    /// Ban the source of an address.
+    BanAddress { address: IpAddr, time_ms: u64 },
+    /// Lift the ban and the penalties of the source of an address.
+    UnbanAddress(IpAddr),
     /// Lift the bans and mutes of this name.
     Unban(String),
     /// Begin or cancel a drain.
@@ -65,6 +71,8 @@ impl ConsoleCommand {
             | Self::Say(_)
             | Self::Kick(_)
             | Self::Sanction { .. }
+            | Self::BanAddress { .. }
+            | Self::UnbanAddress(_)
             | Self::Unban(_)
             | Self::Drain(_)
             | Self::Stop => true,
@@ -93,6 +101,10 @@ pub(crate) enum Query {
     Player(String),
     Rooms,
     Bans,
+    /// Where clients connect from; or those that are penalised alone.
+    Sources {
+        penalised: bool,
+    },
     Closes,
     /// The last incidents, at most so many.
     Events {
@@ -183,7 +195,10 @@ fn parse_arguments(name: &str, rest: &str) -> Option<ConsoleCommand> {
     match name {
         // The argument is the rest of the line, spaces included.
         "kick" => (!rest.is_empty()).then(|| ConsoleCommand::Kick(rest.to_owned())),
-        "unban" => (!rest.is_empty()).then(|| ConsoleCommand::Unban(unquoted(rest).to_owned())),
+        "unban" => (!rest.is_empty()).then(|| match rest.parse() {
+            Ok(address) => ConsoleCommand::UnbanAddress(address),
+            Err(_) => ConsoleCommand::Unban(unquoted(rest).to_owned()),
+        }),
         "ban" => parse_sanction(SanctionKind::BAN, rest, BAN_MS_DEFAULT),
         "mute" => parse_sanction(SanctionKind::MUTE, rest, MUTE_MS_DEFAULT),
         "password" => (!rest.is_empty()).then(|| ConsoleCommand::Password(rest.to_owned())),
@@ -241,6 +256,8 @@ fn parse_words(name: &str, arguments: &mut Arguments<'_>) -> Option<ConsoleComma
         "players" => Query::Players,
         "rooms" => Query::Rooms,
         "bans" => Query::Bans,
+        "sources" => Query::Sources { penalised: false },
+        "penalties" => Query::Sources { penalised: true },
         "closes" => Query::Closes,
         "events" => {
             let format = format(arguments);
@@ -274,10 +291,14 @@ fn parse_sanction(kind: SanctionKind, rest: &str, default_ms: u64) -> Option<Con
     let timed = timed.and_then(|(name, time)| Some((name.trim_end(), parse_time(time)?)));
     let (name, time_ms) = timed.unwrap_or((rest, default_ms));
     let is_possible = !name.is_empty() && (1..=SANCTION_MS_MAX).contains(&time_ms);
-    is_possible.then(|| ConsoleCommand::Sanction {
-        kind,
-        name: unquoted(name).to_owned(),
-        time_ms,
+    is_possible.then(|| match name.parse() {
+        // A name that is written like an address stands in quotes.
+        Ok(address) if kind == SanctionKind::BAN => ConsoleCommand::BanAddress { address, time_ms },
+        _ => ConsoleCommand::Sanction {
+            kind,
+            name: unquoted(name).to_owned(),
+            time_ms,
+        },
     })
 }
 

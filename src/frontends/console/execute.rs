@@ -63,6 +63,14 @@ impl Console<'_> {
                 let done = actions::sanction(lobby, context.doorbells, (kind, &name, time_ms));
                 done.map_err(|error| error.to_string())
             }
+            ConsoleCommand::BanAddress { address, time_ms } => {
+                let done = actions::ban_address(lobby, context.doorbells, address, time_ms);
+                done.map_err(|error| error.to_string())
+            }
+            ConsoleCommand::UnbanAddress(address) => match actions::unban_address(lobby, address) {
+                true => Ok(()),
+                false => Err("there is no ban or penalty of that address".to_owned()),
+            },
             ConsoleCommand::Unban(name) => actions::unban(lobby, &name).map_err(|error| error.to_string()),
             ConsoleCommand::Drain(drain) => {
                 actions::drain(lobby, context, drain).map_err(|error| error.to_string())
@@ -127,6 +135,9 @@ impl Console<'_> {
             Query::Rooms => return self.set_reply(Reply::list(queries::rooms(), format)),
             Query::Closes => return self.set_reply(Reply::list(queries::close_reasons(), format)),
             Query::Events { count } => return self.set_reply(Reply::list(queries::events(count), format)),
+            Query::Sources { penalised } => {
+                return self.set_reply(Reply::list(queries::sources(penalised), format));
+            }
             Query::Bans => return self.set_reply(Reply::list(queries::bans(), format)),
             Query::Locks { all } => return self.set_reply(Reply::list(queries::locks(context, all), format)),
             Query::Config => return self.set_reply(Reply::list(queries::config(context), format)),

@@ -7,6 +7,7 @@ mod details;
 mod lists;
 mod locks;
 mod processes;
+mod sources;
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
@@ -20,6 +21,7 @@ pub(crate) use crate::frontends::console::queries::details::{
 pub(crate) use crate::frontends::console::queries::lists::{bans, close_reasons, events, players, rooms};
 pub(crate) use crate::frontends::console::queries::locks::locks;
 pub(crate) use crate::frontends::console::queries::processes::processes;
+pub(crate) use crate::frontends::console::queries::sources::sources;
 use crate::state::budget::now_us;
 use crate::state::close_counters::{Closes, closes};
 use crate::state::connections::{ConnectionRecord, Kind};
@@ -114,6 +116,10 @@ pub(crate) fn status(lobby: &StateHandle, context: ConsoleContext) -> Fields {
         ("too_fast_total", count(&header.too_fast_total)),
         ("failed_requests_total", count(&header.failed_requests_total)),
         ("guesses_refused_total", count(&header.guesses_refused_total)),
+        ("sources_refused_total", count(&header.sources_refused_total)),
+        ("refused_early_total", count(&header.refused_early_total)),
+        ("sources_held_total", count(&header.sources_held_total)),
+        ("penalties_total", count(&header.penalties_total)),
         ("passwords_overdue_total", count(&header.passwords_overdue_total)),
         ("fanout_refused_total", count(&header.fanout_refused_total)),
         ("banned_total", count(&header.banned_total)),

@@ -14,8 +14,9 @@ use socket2::{SockRef, TcpKeepalive};
 
 use crate::frontends::dispatch::{self, FrameOutcome, HandshakeOutcome};
 use crate::limits::{
-    RESUME_TIMEOUT_MS, SESSION_RELEASE_TIMEOUT_MS, TEXT_KEEPALIVE_INTERVAL_SECONDS, TEXT_KEEPALIVE_PROBES,
-    TEXT_KEEPALIVE_SECONDS, TEXT_UNACKNOWLEDGED_SECONDS,
+    PENALTY_BAD_GREETING_US, PENALTY_NO_GREETING_US, RESUME_TIMEOUT_MS, SESSION_RELEASE_TIMEOUT_MS,
+    TEXT_KEEPALIVE_INTERVAL_SECONDS, TEXT_KEEPALIVE_PROBES, TEXT_KEEPALIVE_SECONDS,
+    TEXT_UNACKNOWLEDGED_SECONDS,
 };
 use crate::lobby::{delivery, departure, sanctions};
 use crate::logging;
@@ -52,6 +53,21 @@ pub(crate) struct Driver<'a> {
     pub(crate) state: &'a mut HandlerState,
     pub(crate) client: &'a mut Client,
     pub(crate) session: Session<'a>,
+}
+
+/// What the source of a connection is penalised for when the connection is closed: microseconds.
+fn penalty_of(phase: Phase, reason: &CloseReason) -> Option<u64> {
+    match reason {
+        _ if phase != Phase::HANDSHAKE => None,
+        CloseReason::Error(code, _) | CloseReason::Line(Some(code), _) => match code {
+            ErrorCode::HandshakeTimeout => Some(PENALTY_NO_GREETING_US),
+            ErrorCode::BadPreamble | ErrorCode::Malformed | ErrorCode::FrameTooLarge => {
+                Some(PENALTY_BAD_GREETING_US)
+            }
+            _ => None,
+        },
+        _ => None,
+    }
 }
 
 impl Driver<'_> {
@@ -116,6 +132,7 @@ impl Driver<'_> {
     /// The connection carries a player from now on.
     fn enter_player(&self) {
         let name = self.session.name();
+        self.session.enter_player_source();
         logging::set_player(Some(name.as_str()));
         if self.session.is_text() {
             // A person may think for any time, and send nothing. So the kernel asks the machine whether it is still
@@ -234,10 +251,12 @@ impl Driver<'_> {
     /// Frames in, events out.
     fn play(&mut self, turn: &mut Turn) -> bool {
         let mut moved = self.receive();
+        let (consumed, mut frames) = (self.session.input_consumed(), 0);
         loop {
             match dispatch::handle_next_frame(&mut self.session) {
                 FrameOutcome::Handled => {
                     moved = true;
+                    frames += 1;
                     turn.count_frame();
                     if turn.is_over(now_us()) {
                         break;
@@ -251,6 +270,8 @@ impl Driver<'_> {
                 }
             }
         }
+        let bytes = self.session.input_consumed().saturating_sub(consumed);
+        self.session.charge_source_for_input(frames, bytes);
         moved |= self.deliver();
         // A client that sends nothing more confirms nothing more, either.
         let input_waits = delivery::is_blocked_on_output(&self.session)
@@ -443,12 +464,12 @@ impl Driver<'_> {
                 "{done} the connection from {}: {reason}",
                 self.session.record().peer()
             );
-            self.state.context.memory.incidents.enter(
-                IncidentKind::Refusal,
-                (self.state.me.pid, None),
-                self.session.name().as_str(),
-                format_args!("{done} {}: {reason}", self.session.record().peer()),
-            );
+            let (memory, peer) = (self.state.context.memory, self.session.record().peer());
+            let name = self.session.name();
+            memory.enter_refusal(peer, name.as_str(), format_args!("{done} {peer}: {reason}"));
+            if let Some(us) = penalty_of(self.session.phase(), reason) {
+                memory.penalise_connection(self.session.connection.index(), us);
+            }
         }
         self.session.close(leaves, reason);
     }

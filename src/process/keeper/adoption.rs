@@ -122,7 +122,7 @@ impl Keeper {
             // No keeper holds it, and its handler lives on for others.
             let record = memory.connections.at(index);
             if record.exchange_claim(Claim::Held, Claim::Abandoned) {
-                record.free();
+                memory.free_connection(index);
                 self.free.push(index);
             }
         }

@@ -147,6 +147,11 @@ impl Keeper {
             while let Some(index) = self.free.pop() {
                 let record = memory.connections.at(index);
                 if record.claim(kind, peer, self.epoch, now_ms()) {
+                    if kind == Kind::Game {
+                        let source = memory.header.source_of(peer);
+                        memory.sources.set_of_connection(index, source);
+                        memory.set_greeting(index, true);
+                    }
                     return Some((index, record));
                 }
             }

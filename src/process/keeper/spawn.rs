@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering;
 
 use nix::sys::signal::Signal;
 
-use crate::limits::{TAKEOVER_BATCH_MAX, TAKEOVER_RETRY_MS, TAKEOVER_TRIES_MAX};
+use crate::limits::{PENALTY_CRASH_US, TAKEOVER_BATCH_MAX, TAKEOVER_RETRY_MS, TAKEOVER_TRIES_MAX};
 use crate::maintenance::crash_attribution;
 use crate::maintenance::crash_policy::{Crash, RestartDecision, WatchdogKill, regroup};
 use crate::process::handler::{self, HandlerArgs};
@@ -241,7 +241,7 @@ impl Keeper {
     }
 
     pub(crate) fn free_slot(&mut self, index: u32, kind: Kind) {
-        self.context.memory.connections.at(index).free();
+        self.context.memory.free_connection(index);
         self.free.push(index);
         self.slot().connection_counts(kind).remove();
     }
@@ -335,6 +335,7 @@ impl Keeper {
         let crashes = held.crash_history.in_same_frame();
         let memory = self.context.memory;
         if decision != RestartDecision::Replace {
+            memory.penalise_connection(suspect, PENALTY_CRASH_US);
             memory.header.blocked_frames_total.fetch_add(1, Ordering::Relaxed);
         }
         match decision {

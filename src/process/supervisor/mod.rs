@@ -264,6 +264,17 @@ fn configure(memory: &Memory, settings: &Settings) {
         (&header.lobby_fanout, config.lobby_fanout),
         (&header.room_fanout, config.room_fanout),
         (&header.server_fanout, config.server_fanout),
+        (
+            &header.source_guesses_per_minute,
+            config.source_guesses_per_minute,
+        ),
+        (
+            &header.source_messages_per_second,
+            config.source_messages_per_second,
+        ),
+        (&header.source_kib_per_second, config.source_kib_per_second),
+        (&header.ipv4_source_prefix, config.ipv4_source_prefix),
+        (&header.ipv6_source_prefix, config.ipv6_source_prefix),
     ] {
         shared.store(value.into(), Ordering::Relaxed);
     }

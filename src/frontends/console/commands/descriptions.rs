@@ -10,7 +10,7 @@ pub(crate) struct Description {
 }
 
 /// All commands, in the order in which they are listed.
-pub(crate) const COMMANDS: [Description; 28] = [
+pub(crate) const COMMANDS: [Description; 30] = [
     Description {
         name: "help",
         usage: "help [COMMAND]",
@@ -193,11 +193,13 @@ pub(crate) const COMMANDS: [Description; 28] = [
     },
     Description {
         name: "ban",
-        usage: "ban NAME [TIME]",
-        summary: "keeps a name off the server for a time, and removes the player who has it",
+        usage: "ban NAME|ADDRESS [TIME]",
+        summary: "keeps a name or an address off the server for a time, and removes the players who have it",
         more: &[
             "TIME is a number with s, m, h or d (seconds, minutes, hours, days), as in `ban Ann Lee 10m`: a day if it is left",
             "out, at most 30 days. It replaces an earlier ban of the name. A name that ends like a time stands in quotes.",
+            "An IP address bans all connections from its source: see `sources`. A name that looks like an address stands in",
+            "quotes.",
             "It holds for the name in any case and for names that look like it, not for the person: see docs/console.md.",
         ],
     },
@@ -211,8 +213,8 @@ pub(crate) const COMMANDS: [Description; 28] = [
     },
     Description {
         name: "unban",
-        usage: "unban NAME",
-        summary: "lifts the ban and the mute of a name",
+        usage: "unban NAME|ADDRESS",
+        summary: "lifts the ban and the mute of a name, or the ban and the penalties of an address",
         more: &[],
     },
     Description {
@@ -220,6 +222,25 @@ pub(crate) const COMMANDS: [Description; 28] = [
         usage: "bans [--json]",
         summary: "lists the bans and mutes, and how long they still hold",
         more: &[],
+    },
+    Description {
+        name: "sources",
+        usage: "sources [--json]",
+        summary: "lists the addresses that clients connect from",
+        more: &[
+            "A source is an IPv4 address, or the first 64 bits of an IPv6 address. `greeting` counts the connections that",
+            "have not greeted, `players` also those who are away. `penalty`, `refused` and `banned` are seconds left: a",
+            "source is refused while its penalty is more than 30 s. `ban` and `unban` take an address.",
+        ],
+    },
+    Description {
+        name: "penalties",
+        usage: "penalties [--json]",
+        summary: "lists the sources that are penalised for bad connections, as `sources` does",
+        more: &[
+            "5 s for first bytes that are no greeting, 10 s for no greeting in time, 90 s for input that kills its process",
+            "again and again. `unban ADDRESS` lifts a penalty.",
+        ],
     },
     Description {
         name: "drain",

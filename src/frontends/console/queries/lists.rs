@@ -21,6 +21,7 @@ use crate::state::incidents::{Incident, IncidentKind};
 use crate::state::layout::RoomRef;
 use crate::state::room_label::room_number;
 use crate::state::rooms::{is_open, occupants};
+use crate::state::sources::SourceKey;
 use shmem::sys::clock::now_ms;
 
 const PLAYERS: [Column; 8] = [
@@ -144,15 +145,24 @@ pub(crate) fn rooms() -> List {
 
 const BANS: [Column; 3] = [("kind", 4), ("seconds_left", 12), ("name", 24)];
 
-/// The bans and mutes in force.
+/// The bans and mutes in force: those of names, then those of addresses.
 pub(crate) fn bans() -> List {
     let places_touched = |lobby: &mut StateHandle| {
         let head = lobby.memory.directory.record;
         let tx = lobby.attachment.begin(head);
-        (tx.get(&head.sanctions_touched), ())
+        let touched = tx.get(&head.sanctions_touched);
+        drop(tx);
+        let addresses: Vec<_> = lobby.memory.sources.bans().collect();
+        let rows = touched + u32::try_from(addresses.len()).unwrap_or(0);
+        (rows, (touched, addresses))
     };
-    let row = |lobby: &mut StateHandle, (): &(), index: u32| {
+    let row = |lobby: &mut StateHandle, (touched, addresses): &(u32, Vec<(SourceKey, u64)>), index: u32| {
         let (directory, now_ms) = (lobby.memory.directory, now_ms());
+        if let Some(beyond) = index.checked_sub(*touched) {
+            let (key, left_ms) = addresses.get(beyond as usize)?;
+            let source = key.text(lobby.memory.header.source_prefixes());
+            return Some(vec![json!("ban"), seconds(*left_ms), text(&source)]);
+        }
         let tx = lobby.attachment.begin(directory.record);
         let sanction = directory.sanction(&tx, index, now_ms)?;
         drop(tx);
