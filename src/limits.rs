@@ -66,6 +66,12 @@ pub const TICKERS_AUTOMATIC_MAX: u32 = 4;
 /// Processes that the supervisor forks: keepers, tickers, listener, and roles to come.
 pub const ROLES_MAX: usize = KEEPERS_MAX + TICKERS_MAX + 8;
 
+/// Addresses that clients can connect to, as configured and as their names are resolved.
+pub const LISTEN_ADDRESSES_MAX: usize = 16;
+
+/// Bytes of a host name, as in DNS.
+pub const HOST_NAME_BYTES_MAX: usize = 253;
+
 /// Console connections. One more takes the place of the one that was idle the longest.
 pub const CONSOLE_CONNECTIONS_MAX: usize = 16;
 

@@ -1,15 +1,15 @@
 //! The table of settings, and the text form of their values.
 
-use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 use std::path::Path;
 
 use log::LevelFilter;
 
-use crate::config::{AUTOMATIC, Config, ReservedNames, Span, sources};
+use crate::config::{AUTOMATIC, Config, List, ListenAddress, Span, sources};
 use crate::limits::{
-    CLIENTS_PER_HANDLER_MAX, CONNECTIONS_PER_KEEPER_MAX, KEEPERS_MAX, PLAYERS_OR_ROOMS_MAX,
-    RESERVED_NAMES_MAX, SPARE_HANDLERS_MAX, TICKERS_MAX, TICKERS_MIN, UNIX_PATH_BYTES_MAX,
+    CLIENTS_PER_HANDLER_MAX, CONNECTIONS_PER_KEEPER_MAX, KEEPERS_MAX, LISTEN_ADDRESSES_MAX,
+    PLAYERS_OR_ROOMS_MAX, RESERVED_NAMES_MAX, SPARE_HANDLERS_MAX, TICKERS_MAX, TICKERS_MIN,
+    UNIX_PATH_BYTES_MAX,
 };
 
 /// One setting.
@@ -26,7 +26,8 @@ pub struct Setting {
 /// The kind of a setting's values, their range, and the field of [`Config`] that holds them.
 #[derive(Debug)]
 enum ValueKind {
-    Address(fn(&mut Config) -> &mut SocketAddr),
+    /// Where clients connect: addresses and names of hosts.
+    Listen,
     /// Where operators connect: an address, a unix socket, both, or neither.
     Consoles,
     PathOrNone(fn(&mut Config) -> &mut Option<&'static Path>),
@@ -34,7 +35,7 @@ enum ValueKind {
     NumberOrAutomatic(fn(&mut Config) -> &mut u32, RangeInclusive<u32>),
     /// Two numbers up to a maximum, as `MIN..MAX`.
     Span(fn(&mut Config) -> &mut Span, u32),
-    Names(fn(&mut Config) -> &mut ReservedNames),
+    Names(fn(&mut Config) -> &mut List<String>),
     Level(fn(&mut Config) -> &mut LevelFilter),
 }
 
@@ -45,9 +46,9 @@ const HOUR_MS: u32 = 3_600_000;
 pub const SETTINGS: [Setting; 34] = [
     Setting {
         flag: "listen",
-        value_name: "IP:PORT",
-        help: "Address for clients; port 0 lets the system choose a port",
-        kind: ValueKind::Address(|config| &mut config.listen),
+        value_name: "HOST:PORT",
+        help: "Where clients connect: an address, or a host name, which is looked up once (may be given several times); port 0 lets the system choose a port",
+        kind: ValueKind::Listen,
     },
     Setting {
         flag: "console",
@@ -259,9 +260,9 @@ pub const SETTINGS: [Setting; 34] = [
 ];
 
 impl Setting {
-    /// Whether the option may be given several times, with one value in effect of each kind.
+    /// Whether the option may be given several times, and be a list in the file.
     pub(super) fn is_repeatable(&self) -> bool {
-        matches!(self.kind, ValueKind::Consoles)
+        matches!(self.kind, ValueKind::Listen | ValueKind::Consoles)
     }
 
     /// Its key in the configuration file.
@@ -277,7 +278,7 @@ impl Setting {
     /// Its value in `config`, spelt as on the command line.
     pub fn format_value(&self, mut config: Config) -> String {
         match &self.kind {
-            ValueKind::Address(field) => field(&mut config).to_string(),
+            ValueKind::Listen => config.listen.to_string(),
             ValueKind::Consoles => {
                 let address = config.console.map(|address| address.to_string());
                 let unix = config
@@ -313,7 +314,18 @@ impl Setting {
         let numbers =
             |range: &RangeInclusive<u32>| format!("a number from {} to {}", range.start(), range.end());
         match &self.kind {
-            ValueKind::Address(field) => *field(config) = text.parse().map_err(|_| ADDRESS.to_owned())?,
+            ValueKind::Listen => {
+                let addresses: Result<List<ListenAddress>, _> = text.split(',').map(str::parse).collect();
+                let expected = || {
+                    format!(
+                        "up to {LISTEN_ADDRESSES_MAX} of these: {ADDRESS}, or a host name with its port, like localhost:4000"
+                    )
+                };
+                config.listen = addresses
+                    .ok()
+                    .filter(|addresses| addresses.0.len() <= LISTEN_ADDRESSES_MAX)
+                    .ok_or_else(expected)?;
+            }
             ValueKind::Consoles => {
                 (config.console, config.console_unix) = (None, None);
                 // The last one of each kind counts, as for all options.
@@ -367,9 +379,9 @@ impl Setting {
     }
 }
 
-fn names(text: &str) -> Result<ReservedNames, String> {
+fn names(text: &str) -> Result<List<String>, String> {
     if text == "none" {
-        return Ok(ReservedNames::default());
+        return Ok(List(&[]));
     }
     let names: Vec<_> = text.split(',').map(|name| name.trim().to_owned()).collect();
     // Only letters and digits are compared.
@@ -378,7 +390,7 @@ fn names(text: &str) -> Result<ReservedNames, String> {
             "up to {RESERVED_NAMES_MAX} names with letters or digits and a comma between two, or `none`"
         ));
     }
-    Ok(ReservedNames(Vec::leak(names)))
+    Ok(List(names.leak()))
 }
 
 /// What the path of a unix socket begins with.

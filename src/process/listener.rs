@@ -44,7 +44,8 @@ const FIRST_SOCKET: usize = 2;
 /// The role's entry.
 pub(crate) fn run(start: &RoleStart) -> io::Result<u8> {
     let ipc = start.context.ipc;
-    let mut keep = vec![ipc.game.as_fd(), ipc.lifeline.as_fd(), ipc.ready.as_fd()];
+    let mut keep = vec![ipc.lifeline.as_fd(), ipc.ready.as_fd()];
+    keep.extend(ipc.games.iter().map(AsFd::as_fd));
     keep.extend(ipc.console.as_ref().map(AsFd::as_fd));
     keep.extend(ipc.console_unix.as_ref().map(AsFd::as_fd));
     keep.extend(ipc.keepers.iter().map(|keeper| keeper.sender.as_fd()));
@@ -129,10 +130,12 @@ impl Listener {
                 console.as_fd().try_clone_to_owned()?,
             ));
         }
-        sockets.push(ListeningSocket::new(
-            Kind::Game,
-            ipc.game.as_fd().try_clone_to_owned()?,
-        ));
+        for game in &ipc.games {
+            sockets.push(ListeningSocket::new(
+                Kind::Game,
+                game.as_fd().try_clone_to_owned()?,
+            ));
+        }
         let poll = Poll::new()?;
         let listening = sockets
             .iter()

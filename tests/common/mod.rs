@@ -38,6 +38,8 @@ pub const WAIT_MAX: Duration = Duration::from_secs(60);
 pub struct Server {
     child: Child,
     pub game: SocketAddr,
+    /// All addresses for clients, `game` first.
+    pub games: Vec<SocketAddr>,
     pub console: SocketAddr,
     log: Arc<Mutex<String>>,
     expects_clean_end: bool,
@@ -100,6 +102,7 @@ impl Server {
         };
         Self {
             game: address("game"),
+            games: serde_json::from_value(ready["games"].clone()).expect("addresses"),
             console: address("console"),
             child,
             log,

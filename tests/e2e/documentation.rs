@@ -75,6 +75,11 @@ fn every_limit_is_documented_with_its_value() {
             "bytes",
         ),
         (
+            "addresses that clients can connect to, those of host names counted",
+            limits::LISTEN_ADDRESSES_MAX,
+            "addresses",
+        ),
+        (
             "a player's name",
             protocol_limits::PLAYER_NAME_CHARACTERS_MAX,
             "characters",

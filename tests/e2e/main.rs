@@ -35,6 +35,7 @@ mod invitations;
 mod isolation_dial;
 mod leave_delivery;
 mod lifecycle;
+mod listening;
 mod lobby;
 mod logging;
 mod malformed_input;
