@@ -5,7 +5,7 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::net::{Ipv4Addr, Shutdown, SocketAddr};
+use std::net::Shutdown;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -495,8 +495,7 @@ pub(crate) fn peer_of(socket: &impl AsFd) -> Peer {
         other => other
             .ok()
             .and_then(|address| address.as_socket())
-            .unwrap_or(SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)))
-            .into(),
+            .map_or(Peer::GONE, Peer::Network),
     }
 }
 

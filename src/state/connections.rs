@@ -12,7 +12,7 @@
 //! A keeper claims and frees the slots of its own range. Guarded fields belong to the handler that serves the
 //! connection.
 
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use crate::limits::{
@@ -227,6 +227,16 @@ pub enum Peer {
         /// Its pid when it connected.
         pid: u32,
     },
+}
+
+impl Peer {
+    /// In place of the address of a client that had disconnected before it was asked for.
+    pub(crate) const GONE: Self = Self::Network(SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0));
+
+    /// Whether the other end had disconnected before its address was asked for.
+    pub(crate) fn is_gone(self) -> bool {
+        self == Self::GONE
+    }
 }
 
 impl std::fmt::Display for Peer {

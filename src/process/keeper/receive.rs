@@ -92,6 +92,10 @@ impl Keeper {
     /// Gives a connection that was just accepted a slot and a handler, or refuses it.
     pub(crate) fn accept_connection(&mut self, kind: Kind, order: u64, socket: OwnedFd) {
         let peer = peer_of(&socket);
+        // It has reset the connection already: nobody is left to be served.
+        if peer.is_gone() {
+            return;
+        }
         if let Peer::Process { .. } = peer {
             log::info!("a console connection from {peer}");
         }
