@@ -15,6 +15,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use ipnet::IpNet;
 use log::LevelFilter;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -41,6 +42,8 @@ pub(crate) use crate::config::sources::{password_digest, password_in};
 pub struct Config {
     /// Where clients connect.
     pub listen: List<ListenAddress>,
+    /// The networks of the proxies whose PROXY headers are believed, and required.
+    pub trusted_proxies: List<IpNet>,
     /// Address for operators; `None`: there is no console on TCP.
     pub console: Option<SocketAddr>,
     /// Path of the unix socket for operators of this machine; `None`: there is none.
@@ -170,6 +173,7 @@ impl Default for Config {
     fn default() -> Self {
         Config {
             listen: List(&LISTEN_DEFAULT),
+            trusted_proxies: List(&[]),
             console: Some(SocketAddr::from((Ipv4Addr::LOCALHOST, 4001))),
             console_unix: None,
             console_password_file: None,
@@ -226,6 +230,14 @@ impl Config {
         if self.handler_life == AUTOMATIC {
             self.handler_life = self.clients_per_handler;
         }
+    }
+
+    /// Whether connections from the address must begin with a PROXY header, which is then believed.
+    pub(crate) fn is_trusted_proxy(&self, address: IpAddr) -> bool {
+        self.trusted_proxies
+            .0
+            .iter()
+            .any(|network| network.contains(&address))
     }
 
     /// Fewest keepers that can hold `connections_max` connections.
@@ -500,6 +512,10 @@ mod tests {
 
     fn settings() -> Settings {
         let mut config = Config {
+            trusted_proxies: ["10.0.0.0/8", "2001:db8::1/128"]
+                .map(|network| network.parse().expect("a network"))
+                .into_iter()
+                .collect(),
             console_unix: Some(Path::new("/run/forkade")),
             console_password_file: Some(Path::new("/etc/password")),
             spare_handlers: Span { min: 2, max: 16 },
@@ -508,7 +524,7 @@ mod tests {
         };
         config.derive_automatic(2);
         let mut sources = [ConfigSource::Default; SETTINGS.len()];
-        sources[3] = ConfigSource::File;
+        sources[4] = ConfigSource::File;
         Settings {
             config,
             sources,

@@ -1,15 +1,17 @@
 //! The table of settings, and the text form of their values.
 
+use std::net::IpAddr;
 use std::ops::RangeInclusive;
 use std::path::Path;
 
+use ipnet::IpNet;
 use log::LevelFilter;
 
 use crate::config::{AUTOMATIC, Config, List, ListenAddress, Span, sources};
 use crate::limits::{
     CLIENTS_PER_HANDLER_MAX, CONNECTIONS_PER_KEEPER_MAX, KEEPERS_MAX, LISTEN_ADDRESSES_MAX,
     PLAYERS_OR_ROOMS_MAX, RESERVED_NAMES_MAX, SPARE_HANDLERS_MAX, TICKERS_MAX, TICKERS_MIN,
-    UNIX_PATH_BYTES_MAX,
+    TRUSTED_PROXIES_MAX, UNIX_PATH_BYTES_MAX,
 };
 
 /// One setting.
@@ -28,6 +30,8 @@ pub struct Setting {
 enum ValueKind {
     /// Where clients connect: addresses and names of hosts.
     Listen,
+    /// Networks.
+    TrustedProxies,
     /// Where operators connect: an address, a unix socket, both, or neither.
     Consoles,
     PathOrNone(fn(&mut Config) -> &mut Option<&'static Path>),
@@ -43,12 +47,18 @@ const DAY_MS: u32 = 86_400_000;
 const HOUR_MS: u32 = 3_600_000;
 
 /// All settings.
-pub const SETTINGS: [Setting; 34] = [
+pub const SETTINGS: [Setting; 35] = [
     Setting {
         flag: "listen",
         value_name: "HOST:PORT",
         help: "Where clients connect: an address, or a host name, which is looked up once (may be given several times); port 0 lets the system choose a port",
         kind: ValueKind::Listen,
+    },
+    Setting {
+        flag: "trusted-proxy",
+        value_name: "CIDR|none",
+        help: "Address or network of proxies (may be given several times): connections from there must begin with a PROXY header, which names the client",
+        kind: ValueKind::TrustedProxies,
     },
     Setting {
         flag: "console",
@@ -262,7 +272,10 @@ pub const SETTINGS: [Setting; 34] = [
 impl Setting {
     /// Whether the option may be given several times, and be a list in the file.
     pub(super) fn is_repeatable(&self) -> bool {
-        matches!(self.kind, ValueKind::Listen | ValueKind::Consoles)
+        matches!(
+            self.kind,
+            ValueKind::Listen | ValueKind::TrustedProxies | ValueKind::Consoles
+        )
     }
 
     /// Its key in the configuration file.
@@ -279,6 +292,7 @@ impl Setting {
     pub fn format_value(&self, mut config: Config) -> String {
         match &self.kind {
             ValueKind::Listen => config.listen.to_string(),
+            ValueKind::TrustedProxies => config.trusted_proxies.to_string(),
             ValueKind::Consoles => {
                 let address = config.console.map(|address| address.to_string());
                 let unix = config
@@ -326,6 +340,7 @@ impl Setting {
                     .filter(|addresses| addresses.0.len() <= LISTEN_ADDRESSES_MAX)
                     .ok_or_else(expected)?;
             }
+            ValueKind::TrustedProxies => config.trusted_proxies = networks(text)?,
             ValueKind::Consoles => {
                 (config.console, config.console_unix) = (None, None);
                 // The last one of each kind counts, as for all options.
@@ -377,6 +392,24 @@ impl Setting {
         }
         Ok(())
     }
+}
+
+fn networks(text: &str) -> Result<List<IpNet>, String> {
+    if text == "none" {
+        return Ok(List(&[]));
+    }
+    let network = |text: &str| {
+        let one = || text.parse().ok().map(|address: IpAddr| address.into());
+        text.parse().ok().or_else(one)
+    };
+    let networks: Option<List<IpNet>> = text.split(',').map(network).collect();
+    networks
+        .filter(|networks| networks.0.len() <= TRUSTED_PROXIES_MAX)
+        .ok_or_else(|| {
+            format!(
+                "up to {TRUSTED_PROXIES_MAX} addresses or networks, like 192.0.2.7, 10.0.0.0/8 or 2001:db8::/32, or `none`"
+            )
+        })
 }
 
 fn names(text: &str) -> Result<List<String>, String> {

@@ -78,7 +78,8 @@ impl RawClient {
         Self::over(socket.into())
     }
 
-    fn over(stream: TcpStream) -> Self {
+    /// Uses a connection that exists.
+    pub fn over(stream: TcpStream) -> Self {
         stream
             .set_read_timeout(Some(WAIT_MAX))
             .expect("a timeout can be set");

@@ -1,7 +1,7 @@
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::*;
-use crate::limits::LISTEN_ADDRESSES_MAX;
+use crate::limits::{LISTEN_ADDRESSES_MAX, TRUSTED_PROXIES_MAX};
 
 fn loaded(arguments: &[&str], environment: &[(&str, &str)]) -> Result<(Subcommand, Settings), ConfigError> {
     let arguments = std::iter::once("forkade")
@@ -163,7 +163,9 @@ fn all_mistakes_are_reported_at_once_with_their_place_and_remedy() {
         "{errors:#?}"
     );
     assert!(
-        errors[1].contains("there are listen, console, console_password_file, audit_log, players_max"),
+        errors[1].contains(
+            "there are listen, trusted_proxy, console, console_password_file, audit_log, players_max"
+        ),
         "{errors:#?}"
     );
     assert!(
@@ -334,6 +336,33 @@ fn clients_can_connect_in_several_places() {
     let many = vec!["127.0.0.1:0"; LISTEN_ADDRESSES_MAX + 1].join(",");
     let errors = mistakes(&["--listen", &many], &[]);
     assert!(errors[0].contains("give up to 16 of these"), "{errors:?}");
+}
+
+#[test]
+fn proxies_are_trusted_by_address_or_network() {
+    let trusted = |arguments: &[&str], environment: &[(&str, &str)]| config(arguments, environment);
+    assert_eq!(trusted(&[], &[]).trusted_proxies.to_string(), "none");
+    let flags = ["--trusted-proxy", "192.0.2.7", "--trusted-proxy", "10.1.0.0/16"];
+    let flags = trusted(&flags, &[]);
+    assert_eq!(flags.trusted_proxies.to_string(), "192.0.2.7/32,10.1.0.0/16");
+    let is_trusted = |address: &str| flags.is_trusted_proxy(address.parse().expect("an address"));
+    assert!(is_trusted("192.0.2.7") && is_trusted("10.1.255.255"));
+    assert!(!is_trusted("192.0.2.8") && !is_trusted("10.2.0.0") && !is_trusted("::1"));
+    let environment = [("FORKADE_TRUSTED_PROXY", "2001:db8::/32,::1")];
+    let networks = trusted(&[], &environment).trusted_proxies;
+    assert_eq!(networks.to_string(), "2001:db8::/32,::1/128");
+    with_file("trusted_proxy = [\"10.0.0.0/8\", \"::1\"]", |path| {
+        let networks = trusted(&["--config", path], &[]).trusted_proxies;
+        assert_eq!(networks.to_string(), "10.0.0.0/8,::1/128");
+    });
+    let many = vec!["::1"; TRUSTED_PROXIES_MAX + 1].join(",");
+    for wrong in ["", "localhost", "10.0.0.0/33", "10.0.0.0/8,", "none,::1", &many] {
+        let errors = mistakes(&[&format!("--trusted-proxy={wrong}")], &[]);
+        assert!(
+            errors[0].contains("give up to 64 addresses or networks"),
+            "{errors:?}"
+        );
+    }
 }
 
 #[test]

@@ -92,7 +92,8 @@ impl Keeper {
     /// Gives a connection that was just accepted a slot and a handler, or refuses it.
     pub(crate) fn accept_connection(&mut self, kind: Kind, order: u64, socket: OwnedFd) {
         let peer = peer_of(&socket);
-        // It has reset the connection already: nobody is left to be served.
+        // It has reset the connection already, as proxies end their health checks: nobody is left to be served, and
+        // whether it is a trusted proxy cannot be told.
         if peer.is_gone() {
             return;
         }
@@ -105,6 +106,9 @@ impl Keeper {
             return;
         };
         record.set_order(order);
+        if self.is_trusted_proxy(kind, peer) {
+            record.set_behind_proxy();
+        }
         self.held.insert(index, HeldConnection::new(socket));
         self.slot().connection_counts(kind).add_new();
         let may_share = kind == Kind::Game && self.assigns_connections();
@@ -128,6 +132,13 @@ impl Keeper {
             }
             self.free_slot(index, kind);
         }
+    }
+
+    fn is_trusted_proxy(&self, kind: Kind, peer: Peer) -> bool {
+        let config = self.context.config;
+        let is_trusted =
+            |peer| matches!(peer, Peer::Network(address) if config.is_trusted_proxy(address.ip()));
+        kind == Kind::Game && is_trusted(peer)
     }
 
     /// Counts connections that a predecessor had received when it died, or whose descriptor did not arrive.
