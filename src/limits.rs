@@ -66,6 +66,21 @@ pub const TICKERS_AUTOMATIC_MAX: u32 = 4;
 /// Processes that the supervisor forks: keepers, tickers, listener, and roles to come.
 pub const ROLES_MAX: usize = KEEPERS_MAX + TICKERS_MAX + 8;
 
+/// Addresses that clients can connect to, as configured and as their names are resolved.
+pub const LISTEN_ADDRESSES_MAX: usize = 16;
+
+/// Bytes of a host name, as in DNS.
+pub const HOST_NAME_BYTES_MAX: usize = 253;
+
+/// Networks of trusted proxies. Each new connection is compared with each of them.
+pub const TRUSTED_PROXIES_MAX: usize = 64;
+
+/// Bytes of a PROXY header. One of version 2 may carry fields of a proxy's own beside the addresses (TLVs).
+pub const PROXY_HEADER_BYTES_MAX: usize = 3584;
+
+/// Bytes of a connection that are received before it has a session: a PROXY header and the greeting behind it.
+pub const OPENING_BYTES_MAX: usize = PROXY_HEADER_BYTES_MAX + HANDSHAKE_BYTES_MAX;
+
 /// Console connections. One more takes the place of the one that was idle the longest.
 pub const CONSOLE_CONNECTIONS_MAX: usize = 16;
 
@@ -709,6 +724,8 @@ const _: () = {
     assert!(8 * (FRAME_HEADER_BYTES + CHAT_LINE_BYTES) <= MAILBOX_BYTES);
     assert!(FRAME_HEADER_BYTES + WELCOME_BYTES <= HANDSHAKE_REPLY_BYTES_MAX);
     assert!(FRAME_HEADER_BYTES + HELLO_BYTES + 8 <= HANDSHAKE_BYTES_MAX);
+    // What arrives together with a PROXY header starts the player's input.
+    assert!(OPENING_BYTES_MAX <= INPUT_RING_BYTES);
     // The events of one call never push each other out of the log, with 32 bytes of log overhead each (more than it
     // needs).
     assert!(OUTBOX_BYTES_MAX + 32 * OUTBOX_EVENTS_MAX <= ROOM_LOG_BYTES);

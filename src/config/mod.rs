@@ -5,15 +5,17 @@
 //! machine can hold the configured capacity.
 
 pub mod capacity;
+mod listen;
 pub mod machine;
 mod settings;
 mod sources;
 
 use std::fmt;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use ipnet::IpNet;
 use log::LevelFilter;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -32,6 +34,7 @@ use crate::limits::{
     WATCHDOG_CPU_MS_DEFAULT,
 };
 
+pub use crate::config::listen::ListenAddress;
 pub use crate::config::settings::{SETTINGS, Setting};
 pub use crate::config::sources::load;
 pub(crate) use crate::config::sources::{password_digest, password_in};
@@ -39,8 +42,10 @@ pub(crate) use crate::config::sources::{password_digest, password_in};
 /// The values of all settings.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Config {
-    /// Address for clients; port 0 lets the kernel choose.
-    pub listen: SocketAddr,
+    /// Where clients connect.
+    pub listen: List<ListenAddress>,
+    /// The networks of the proxies whose PROXY headers are believed, and required.
+    pub trusted_proxies: List<IpNet>,
     /// Address for operators; `None`: there is no console on TCP.
     pub console: Option<SocketAddr>,
     /// Path of the unix socket for operators of this machine; `None`: there is none.
@@ -122,20 +127,38 @@ pub struct Config {
     /// `SO_SNDBUF` of each connection.
     pub send_buffer_bytes: u32,
     /// Names that players cannot have, besides those that no server allows.
-    pub reserved_names: ReservedNames,
+    pub reserved_names: List<String>,
     /// The level of logging.
     pub log: LevelFilter,
 }
 
-/// A list of names. (It is read once, for all the life of the program.)
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct ReservedNames(pub &'static [String]);
+/// A list of values. (It is read once, for all the life of the program.)
+#[derive(Debug, PartialEq, Eq)]
+pub struct List<T: 'static>(pub &'static [T]);
 
-impl fmt::Display for ReservedNames {
+impl<T> Clone for List<T> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<T> Copy for List<T> {}
+
+impl<T> FromIterator<T> for List<T> {
+    fn from_iter<I: IntoIterator<Item = T>>(values: I) -> Self {
+        Self(values.into_iter().collect::<Vec<_>>().leak())
+    }
+}
+
+impl<T: fmt::Display> fmt::Display for List<T> {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, value) in self.0.iter().enumerate() {
+            let separator = if index == 0 { "" } else { "," };
+            write!(out, "{separator}{value}")?;
+        }
         match self.0 {
             [] => out.write_str("none"),
-            names => out.write_str(&names.join(",")),
+            _ => Ok(()),
         }
     }
 }
@@ -187,11 +210,17 @@ impl fmt::Display for Span {
 /// Stands for `auto` until [`Config::derive_automatic`] replaces it.
 const AUTOMATIC: u32 = 0;
 
+static LISTEN_DEFAULT: [ListenAddress; 1] = [ListenAddress::Address(SocketAddr::new(
+    IpAddr::V4(Ipv4Addr::LOCALHOST),
+    4000,
+))];
+
 impl Default for Config {
     /// The defaults. Automatic values are not derived yet.
     fn default() -> Self {
         Config {
-            listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 4000)),
+            listen: List(&LISTEN_DEFAULT),
+            trusted_proxies: List(&[]),
             console: Some(SocketAddr::from((Ipv4Addr::LOCALHOST, 4001))),
             console_unix: None,
             console_password_file: None,
@@ -232,7 +261,7 @@ impl Default for Config {
             early_refusal: EarlyRefusal::Automatic,
             watchdog_cpu_ms: WATCHDOG_CPU_MS_DEFAULT,
             send_buffer_bytes: SEND_BUFFER_BYTES_DEFAULT,
-            reserved_names: ReservedNames::default(),
+            reserved_names: List(&[]),
             log: LevelFilter::Info,
         }
     }
@@ -265,6 +294,14 @@ impl Config {
         }
     }
 
+    /// Whether connections from the address must begin with a PROXY header, which is then believed.
+    pub(crate) fn is_trusted_proxy(&self, address: IpAddr) -> bool {
+        self.trusted_proxies
+            .0
+            .iter()
+            .any(|network| network.contains(&address))
+    }
+
     /// Fewest keepers that can hold `connections_max` connections.
     fn keepers_min(&self) -> u32 {
         self.connections_max.div_ceil(CONNECTIONS_PER_KEEPER_MAX)
@@ -291,12 +328,16 @@ impl Config {
                 "set handler-life to clients-per-handler or more, or leave it out",
             ));
         }
-        if let Some(console) = self.console.filter(|console| overlap(*console, self.listen)) {
+        // Where a name leads to is not known yet.
+        let clash = self.console.and_then(|console| {
+            let is_same = |listen: &&ListenAddress| {
+                matches!(listen, ListenAddress::Address(address) if overlap(console, *address))
+            };
+            Some((self.listen.0.iter().find(is_same)?, console))
+        });
+        if let Some((listen, console)) = clash {
             problems.push(Problem::error(
-                format!(
-                    "listen ({}) and console ({console}) want the same port",
-                    self.listen
-                ),
+                format!("listen ({listen}) and console ({console}) want the same port"),
                 "give the console another port, or switch it off with `none`",
             ));
         }
@@ -314,7 +355,9 @@ impl Config {
 }
 
 fn overlap(one: SocketAddr, other: SocketAddr) -> bool {
-    let same_host = one.ip() == other.ip() || one.ip().is_unspecified() || other.ip().is_unspecified();
+    let is_any = one.ip().is_unspecified() || other.ip().is_unspecified();
+    // A socket of one family takes no connections of the other.
+    let same_host = one.ip() == other.ip() || (is_any && one.is_ipv4() == other.is_ipv4());
     one.port() != 0 && one.port() == other.port() && same_host
 }
 
@@ -531,15 +574,19 @@ mod tests {
 
     fn settings() -> Settings {
         let mut config = Config {
+            trusted_proxies: ["10.0.0.0/8", "2001:db8::1/128"]
+                .map(|network| network.parse().expect("a network"))
+                .into_iter()
+                .collect(),
             console_unix: Some(Path::new("/run/forkade")),
             console_password_file: Some(Path::new("/etc/password")),
             spare_handlers: Span { min: 2, max: 16 },
-            reserved_names: ReservedNames(vec!["The Crew".to_owned(), "none".to_owned()].leak()),
+            reserved_names: ["The Crew".to_owned(), "none".to_owned()].into_iter().collect(),
             ..Config::default()
         };
         config.derive_automatic(2);
         let mut sources = [ConfigSource::Default; SETTINGS.len()];
-        sources[3] = ConfigSource::File;
+        sources[4] = ConfigSource::File;
         Settings {
             config,
             sources,
@@ -567,7 +614,7 @@ mod tests {
             "{why}"
         );
         let mut read_otherwise = settings();
-        read_otherwise.config.reserved_names = ReservedNames(vec!["Crew,Staff".to_owned()].leak());
+        read_otherwise.config.reserved_names = List::from_iter(["Crew,Staff".to_owned()]);
         let why = read_otherwise.to_checked().expect_err("it has two names");
         assert!(why.contains("read as another one"), "{why}");
         let mut unnamed = settings();

@@ -1,15 +1,17 @@
 //! The table of settings, and the text form of their values.
 
-use std::net::SocketAddr;
+use std::net::IpAddr;
 use std::ops::RangeInclusive;
 use std::path::Path;
 
+use ipnet::IpNet;
 use log::LevelFilter;
 
-use crate::config::{AUTOMATIC, Config, EarlyRefusal, ReservedNames, Span, sources};
+use crate::config::{AUTOMATIC, Config, EarlyRefusal, List, ListenAddress, Span, sources};
 use crate::limits::{
-    CLIENTS_PER_HANDLER_MAX, CONNECTIONS_PER_KEEPER_MAX, KEEPERS_MAX, PLAYERS_OR_ROOMS_MAX,
-    RESERVED_NAMES_MAX, SPARE_HANDLERS_MAX, TICKERS_MAX, TICKERS_MIN, UNIX_PATH_BYTES_MAX,
+    CLIENTS_PER_HANDLER_MAX, CONNECTIONS_PER_KEEPER_MAX, KEEPERS_MAX, LISTEN_ADDRESSES_MAX,
+    PLAYERS_OR_ROOMS_MAX, RESERVED_NAMES_MAX, SPARE_HANDLERS_MAX, TICKERS_MAX, TICKERS_MIN,
+    TRUSTED_PROXIES_MAX, UNIX_PATH_BYTES_MAX,
 };
 
 /// One setting.
@@ -26,7 +28,10 @@ pub struct Setting {
 /// The kind of a setting's values, their range, and the field of [`Config`] that holds them.
 #[derive(Debug)]
 enum ValueKind {
-    Address(fn(&mut Config) -> &mut SocketAddr),
+    /// Where clients connect: addresses and names of hosts.
+    Listen,
+    /// Networks.
+    TrustedProxies,
     /// Where operators connect: an address, a unix socket, both, or neither.
     Consoles,
     PathOrNone(fn(&mut Config) -> &mut Option<&'static Path>),
@@ -34,7 +39,7 @@ enum ValueKind {
     NumberOrAutomatic(fn(&mut Config) -> &mut u32, RangeInclusive<u32>),
     /// Two numbers up to a maximum, as `MIN..MAX`.
     Span(fn(&mut Config) -> &mut Span, u32),
-    Names(fn(&mut Config) -> &mut ReservedNames),
+    Names(fn(&mut Config) -> &mut List<String>),
     EarlyRefusal,
     Level(fn(&mut Config) -> &mut LevelFilter),
 }
@@ -43,12 +48,18 @@ const DAY_MS: u32 = 86_400_000;
 const HOUR_MS: u32 = 3_600_000;
 
 /// All settings.
-pub const SETTINGS: [Setting; 42] = [
+pub const SETTINGS: [Setting; 43] = [
     Setting {
         flag: "listen",
-        value_name: "IP:PORT",
-        help: "Address for clients; port 0 lets the system choose a port",
-        kind: ValueKind::Address(|config| &mut config.listen),
+        value_name: "HOST:PORT",
+        help: "Where clients connect: an address, or a host name, which is looked up once (may be given several times); port 0 lets the system choose a port",
+        kind: ValueKind::Listen,
+    },
+    Setting {
+        flag: "trusted-proxy",
+        value_name: "CIDR|none",
+        help: "Address or network of proxies (may be given several times): connections from there must begin with a PROXY header, which names the client",
+        kind: ValueKind::TrustedProxies,
     },
     Setting {
         flag: "console",
@@ -308,9 +319,12 @@ pub const SETTINGS: [Setting; 42] = [
 ];
 
 impl Setting {
-    /// Whether the option may be given several times, with one value in effect of each kind.
+    /// Whether the option may be given several times, and be a list in the file.
     pub(super) fn is_repeatable(&self) -> bool {
-        matches!(self.kind, ValueKind::Consoles)
+        matches!(
+            self.kind,
+            ValueKind::Listen | ValueKind::TrustedProxies | ValueKind::Consoles
+        )
     }
 
     /// Its key in the configuration file.
@@ -326,7 +340,8 @@ impl Setting {
     /// Its value in `config`, spelt as on the command line.
     pub fn format_value(&self, mut config: Config) -> String {
         match &self.kind {
-            ValueKind::Address(field) => field(&mut config).to_string(),
+            ValueKind::Listen => config.listen.to_string(),
+            ValueKind::TrustedProxies => config.trusted_proxies.to_string(),
             ValueKind::Consoles => {
                 let address = config.console.map(|address| address.to_string());
                 let unix = config
@@ -363,7 +378,19 @@ impl Setting {
         let numbers =
             |range: &RangeInclusive<u32>| format!("a number from {} to {}", range.start(), range.end());
         match &self.kind {
-            ValueKind::Address(field) => *field(config) = text.parse().map_err(|_| ADDRESS.to_owned())?,
+            ValueKind::Listen => {
+                let addresses: Result<List<ListenAddress>, _> = text.split(',').map(str::parse).collect();
+                let expected = || {
+                    format!(
+                        "up to {LISTEN_ADDRESSES_MAX} of these: {ADDRESS}, or a host name with its port, like localhost:4000"
+                    )
+                };
+                config.listen = addresses
+                    .ok()
+                    .filter(|addresses| addresses.0.len() <= LISTEN_ADDRESSES_MAX)
+                    .ok_or_else(expected)?;
+            }
+            ValueKind::TrustedProxies => config.trusted_proxies = networks(text)?,
             ValueKind::Consoles => {
                 (config.console, config.console_unix) = (None, None);
                 // The last one of each kind counts, as for all options.
@@ -435,9 +462,27 @@ fn early_refusal(text: &str) -> Result<EarlyRefusal, String> {
     }
 }
 
-fn names(text: &str) -> Result<ReservedNames, String> {
+fn networks(text: &str) -> Result<List<IpNet>, String> {
     if text == "none" {
-        return Ok(ReservedNames::default());
+        return Ok(List(&[]));
+    }
+    let network = |text: &str| {
+        let one = || text.parse().ok().map(|address: IpAddr| address.into());
+        text.parse().ok().or_else(one)
+    };
+    let networks: Option<List<IpNet>> = text.split(',').map(network).collect();
+    networks
+        .filter(|networks| networks.0.len() <= TRUSTED_PROXIES_MAX)
+        .ok_or_else(|| {
+            format!(
+                "up to {TRUSTED_PROXIES_MAX} addresses or networks, like 192.0.2.7, 10.0.0.0/8 or 2001:db8::/32, or `none`"
+            )
+        })
+}
+
+fn names(text: &str) -> Result<List<String>, String> {
+    if text == "none" {
+        return Ok(List(&[]));
     }
     let names: Vec<_> = text.split(',').map(|name| name.trim().to_owned()).collect();
     // Only letters and digits are compared.
@@ -446,7 +491,7 @@ fn names(text: &str) -> Result<ReservedNames, String> {
             "up to {RESERVED_NAMES_MAX} names with letters or digits and a comma between two, or `none`"
         ));
     }
-    Ok(ReservedNames(Vec::leak(names)))
+    Ok(List(names.leak()))
 }
 
 /// What the path of a unix socket begins with.

@@ -234,8 +234,22 @@ impl Loader {
                 DeValue::Integer(integer) => {
                     self.set(index, &integer.to_string(), ConfigSource::File, &origin)
                 }
+                DeValue::Array(values)
+                    if SETTINGS[index].is_repeatable()
+                        && !values.is_empty()
+                        && values.iter().all(|value| value.get_ref().is_str()) =>
+                {
+                    let texts: Vec<_> = values
+                        .iter()
+                        .filter_map(|value| value.get_ref().as_str())
+                        .collect();
+                    self.set(index, &texts.join(","), ConfigSource::File, &origin);
+                }
                 _ => {
-                    let what = format!("{origin}: neither a text nor a whole number");
+                    let what = match SETTINGS[index].is_repeatable() {
+                        true => format!("{origin}: neither a text nor a list of texts"),
+                        false => format!("{origin}: neither a text nor a whole number"),
+                    };
                     let example = SETTINGS[index].format_value(Config::default());
                     self.errors.push(Problem::error(
                         what,

@@ -14,6 +14,7 @@ use crate::lobby::{
     settings,
 };
 use crate::session::handshake::Refusal;
+use crate::session::proxy_header;
 use crate::session::rate::{costs_if_rejected, price_of};
 use crate::session::rejection::Rejection;
 use crate::session::{CloseReason, Greeting, Session};
@@ -26,6 +27,8 @@ use forkade_text::render;
 pub enum HandshakeOutcome {
     /// More bytes are needed.
     Incomplete,
+    /// A PROXY header was read. The client's source is to be judged before more is read.
+    ClientKnown,
     /// The client has a session now.
     Greeted,
     /// The client asks to resume a session. Holds the keeper whose doorbell is to be rung.
@@ -38,6 +41,9 @@ pub enum HandshakeOutcome {
 
 /// What a client of another protocol is told.
 pub fn foreign_text(protocol: ForeignProtocol) -> String {
+    if protocol == ForeignProtocol::Proxy {
+        return "a PROXY header is accepted from trusted proxies only, and once".to_owned();
+    }
     format!("this is the port of a game server, which does not speak {protocol}")
 }
 
@@ -62,6 +68,16 @@ fn handshake(session: &mut Session<'_>, has_ended: bool) -> HandshakeOutcome {
 }
 
 fn try_handshake(session: &mut Session<'_>, has_ended: bool) -> HandshakeOutcome {
+    if session.awaits_proxy_header() {
+        match proxy_header::parse(&session.handshake()) {
+            Ok(None) => return HandshakeOutcome::Incomplete,
+            Ok(Some(header)) => {
+                session.enter_proxied_client(header);
+                return HandshakeOutcome::ClientKnown;
+            }
+            Err(error) => return refused(ErrorCode::BadPreamble, error.to_string()),
+        }
+    }
     let bytes = session.handshake();
     let (min, max) = match preamble::classify(&bytes) {
         PreambleResult::Incomplete => return HandshakeOutcome::Incomplete,
@@ -73,7 +89,7 @@ fn try_handshake(session: &mut Session<'_>, has_ended: bool) -> HandshakeOutcome
             );
         }
         PreambleResult::Text(_) => {
-            return match opening::classify(&bytes, has_ended || bytes.len() == HANDSHAKE_BYTES_MAX) {
+            return match opening::classify(&bytes, has_ended || bytes.len() >= HANDSHAKE_BYTES_MAX) {
                 Opening::Incomplete => HandshakeOutcome::Incomplete,
                 Opening::Enter if session.is_just_accepted() => HandshakeOutcome::Incomplete,
                 Opening::Enter | Opening::Person => create_guest(session),
@@ -101,7 +117,8 @@ fn try_handshake(session: &mut Session<'_>, has_ended: bool) -> HandshakeOutcome
         }
         frame::Split::Frame { body, total } => (body, total),
     };
-    let used = preamble::PREAMBLE_BYTES + total;
+    let in_front = session.proxy_header_bytes() + preamble::PREAMBLE_BYTES;
+    let (used, is_all) = (in_front + total, rest.len() == total);
     match codec::decode::<ClientMessage>(body) {
         Err(error) => refused(
             ErrorCode::Malformed,
@@ -140,7 +157,7 @@ fn try_handshake(session: &mut Session<'_>, has_ended: bool) -> HandshakeOutcome
             };
             greet(session, greeting, &name, used)
         }
-        Ok(ClientMessage::Resume { .. }) if bytes.len() > used => refused(
+        Ok(ClientMessage::Resume { .. }) if !is_all => refused(
             ErrorCode::WrongState,
             "after Resume, wait for Resumed: only then it is known what to send",
         ),

@@ -199,11 +199,15 @@ fn dump_player(attachment: &Attachment, record: &PlayerRecord) -> String {
 }
 
 fn dump_connection(attachment: &Attachment, record: &ConnectionRecord, byte_counts: ByteCounts) -> String {
+    let proxy_header_bytes = attachment.read_own(&record.proxy_header_bytes);
     format!(
-        "occupant {} phase {} leaves {} handshake {} player {:?} bases {} {} end {} passed {byte_counts:?} greeting {:?} farewell {:?}",
+        "occupant {} phase {} leaves {} proxy header {} of {:?} handshake {} player {:?} bases {} {} end {} passed {byte_counts:?} greeting {:?} farewell {:?}",
         attachment.read_own(&record.occupant),
         attachment.read_own(&record.phase),
         attachment.read_own(&record.leaves),
+        proxy_header_bytes,
+        // Until the header is read, the address may be half entered.
+        (proxy_header_bytes != 0).then(|| record.peer()),
         attachment.read_own(&record.handshake_bytes),
         attachment.read_own(&record.player),
         attachment.read_own(&record.input_base),

@@ -26,7 +26,7 @@ use shmem::sys::sockets::{Channel, DESCRIPTORS_PER_MESSAGE_MAX};
 #[derive(Debug)]
 pub(crate) struct IpcHandles {
     /// Where players connect.
-    pub(crate) game: TcpListener,
+    pub(crate) games: Vec<TcpListener>,
     /// Where operators connect.
     pub(crate) console: Option<TcpListener>,
     /// Where operators of this machine connect.
@@ -46,7 +46,7 @@ pub(crate) struct IpcHandles {
 /// The descriptor numbers by which the program that replaces this one finds the [`IpcHandles`].
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct IpcDescriptors {
-    game: RawFd,
+    games: Vec<RawFd>,
     console: Option<RawFd>,
     #[serde(default)]
     console_unix: Option<RawFd>,
@@ -67,7 +67,7 @@ impl IpcHandles {
     ///
     /// No descriptor or no memory left.
     pub(crate) fn new(
-        game: TcpListener,
+        games: Vec<TcpListener>,
         console: Option<TcpListener>,
         console_unix: Option<UnixListener>,
         keepers: u32,
@@ -75,7 +75,7 @@ impl IpcHandles {
     ) -> io::Result<Self> {
         let (lifeline_holder, lifeline) = lifeline()?;
         Ok(Self {
-            game,
+            games,
             console,
             console_unix,
             lifeline_holder,
@@ -104,7 +104,11 @@ impl IpcHandles {
         let doorbells = &self.doorbells;
         let keepers = self.keepers.iter().zip(&doorbells.keepers);
         Ok(IpcDescriptors {
-            game: exec::keep_open(self.game.as_fd())?,
+            games: self
+                .games
+                .iter()
+                .map(|game| exec::keep_open(game.as_fd()))
+                .collect::<io::Result<_>>()?,
             console: self
                 .console
                 .as_ref()
@@ -142,7 +146,11 @@ impl IpcHandles {
         let doorbell = |number: &RawFd| exec::take_inherited(*number).map(EventFd::from);
         let keepers = &numbers.keepers;
         Ok(Self {
-            game: exec::take_inherited(numbers.game)?.into(),
+            games: numbers
+                .games
+                .iter()
+                .map(|number| exec::take_inherited(*number).map(TcpListener::from))
+                .collect::<io::Result<_>>()?,
             console: numbers
                 .console
                 .map(|number| exec::take_inherited(number).map(TcpListener::from))
@@ -181,7 +189,7 @@ impl IpcHandles {
     /// Those of setsockopt(2) and listen(2).
     pub(crate) fn configure(&self, config: &Config) -> io::Result<()> {
         let backlog = i32::try_from(config.backlog).unwrap_or(i32::MAX);
-        for socket in [Some(&self.game), self.console.as_ref()].into_iter().flatten() {
+        for socket in self.games.iter().chain(&self.console) {
             // Connections inherit it from the listening socket.
             let send_buffer_bytes = usize::try_from(config.send_buffer_bytes).unwrap_or(usize::MAX);
             SockRef::from(socket).set_send_buffer_size(send_buffer_bytes)?;

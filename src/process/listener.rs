@@ -5,7 +5,7 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::net::{Ipv4Addr, Shutdown, SocketAddr};
+use std::net::Shutdown;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -44,7 +44,8 @@ const FIRST_SOCKET: usize = 2;
 /// The role's entry.
 pub(crate) fn run(start: &RoleStart) -> io::Result<u8> {
     let ipc = start.context.ipc;
-    let mut keep = vec![ipc.game.as_fd(), ipc.lifeline.as_fd(), ipc.ready.as_fd()];
+    let mut keep = vec![ipc.lifeline.as_fd(), ipc.ready.as_fd()];
+    keep.extend(ipc.games.iter().map(AsFd::as_fd));
     keep.extend(ipc.console.as_ref().map(AsFd::as_fd));
     keep.extend(ipc.console_unix.as_ref().map(AsFd::as_fd));
     keep.extend(ipc.keepers.iter().map(|keeper| keeper.sender.as_fd()));
@@ -130,10 +131,12 @@ impl Listener {
                 console.as_fd().try_clone_to_owned()?,
             ));
         }
-        sockets.push(ListeningSocket::new(
-            Kind::Game,
-            ipc.game.as_fd().try_clone_to_owned()?,
-        ));
+        for game in &ipc.games {
+            sockets.push(ListeningSocket::new(
+                Kind::Game,
+                game.as_fd().try_clone_to_owned()?,
+            ));
+        }
         let poll = Poll::new()?;
         let listening = sockets
             .iter()
@@ -268,8 +271,13 @@ impl Listener {
     /// others have not greeted.
     fn judge_and_admit(&mut self, index: usize, accepted: OwnedFd) {
         let kind = self.sockets[index].kind;
+        let peer = peer_of(&accepted);
+        // Its client has reset it already: nobody is left to be served.
+        if peer.is_gone() {
+            return;
+        }
         let judged = match kind {
-            Kind::Game => self.source_gate.judge(&self.context, peer_of(&accepted)),
+            Kind::Game => self.source_gate.judge(&self.context, peer),
             Kind::Console => Ok(()),
         };
         match judged {
@@ -502,8 +510,7 @@ pub(crate) fn peer_of(socket: &impl AsFd) -> Peer {
         other => other
             .ok()
             .and_then(|address| address.as_socket())
-            .unwrap_or(SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)))
-            .into(),
+            .map_or(Peer::GONE, Peer::Network),
     }
 }
 

@@ -2,6 +2,7 @@
 //! charges the source.
 
 use std::collections::VecDeque;
+use std::net::IpAddr;
 use std::sync::atomic::Ordering;
 
 use crate::limits::{
@@ -24,47 +25,25 @@ pub(crate) struct SourceGate {
 }
 
 impl SourceGate {
-    /// Charges a new connection to its source.
+    /// Charges a new connection to its source. The source of a trusted proxy's connection is not known yet.
     ///
     /// # Errors
     ///
     /// Why it is refused.
     pub(crate) fn judge(&mut self, context: &Context, peer: Peer) -> Result<(), Refusal> {
-        let header = context.memory.header;
-        let (Some(key), Peer::Network(address)) = (header.source_of(peer), peer) else {
+        let (Some(key), Peer::Network(address)) = (context.memory.header.source_of(peer), peer) else {
             return Ok(());
         };
-        let mut load = if is_exempt(address.ip()) {
+        if context.config.is_trusted_proxy(address.ip()) {
+            return judge_early(context, || false);
+        }
+        if is_exempt(address.ip()) {
             self.tell_exempt(context, key, peer);
-            SourceLoad {
-                ban_left_ms: context.memory.sources.ban_left_ms(key),
-                ..SourceLoad::default()
-            }
-        } else {
-            self.load_of(context, key)
-        };
-        // Looked up only where it can change the decision.
-        if judge_source(load).is_err() {
-            load.may_return = may_return(context, key);
         }
-        judge_source(load).inspect_err(|_| {
-            header.sources_refused_total.fetch_add(1, Ordering::Relaxed);
-        })?;
-        // One that is full refuses anyway, and says so.
-        if context.memory.open_connections(Kind::Game) >= context.config.connections_max.into() {
-            return Ok(());
-        }
-        let chance = early_refusal_chance(
-            context.config.early_refusal,
-            context.memory.greeting_connections(),
-        );
-        // Without random numbers it is refused only if all are.
-        let is_unlucky = || u64::from(getrandom::u32().unwrap_or(u32::MAX)) < chance;
-        if chance > 0 && is_unlucky() && !load.may_return && !may_return(context, key) {
-            header.refused_early_total.fetch_add(1, Ordering::Relaxed);
-            return Err(Refusal::Early);
-        }
-        Ok(())
+        let returns = judge(context, address.ip(), self.in_flight(context, key))?;
+        judge_early(context, || {
+            returns == Returns::Granted || may_return(context, key)
+        })
     }
 
     /// A connection from this peer was sent to a keeper.
@@ -76,28 +55,6 @@ impl SourceGate {
             }
             self.sent.push_back((keeper, key));
         }
-    }
-
-    fn load_of(&self, context: &Context, key: SourceKey) -> SourceLoad {
-        let (memory, config) = (context.memory, context.config);
-        let per_second = config.source_connects_per_second.into();
-        let rate = Rate::per_second(per_second, per_second * SOURCE_BURST_SECONDS);
-        let mut load = SourceLoad {
-            ban_left_ms: memory.sources.ban_left_ms(key),
-            refused_for_us: memory.sources.refused_for_us(key),
-            is_too_fast: false,
-            connections: memory.source_presence(key).connections + self.in_flight(context, key),
-            connections_max: config.source_connections,
-            may_return: false,
-        };
-        // What is refused for another reason is not charged.
-        if judge_source(load).is_ok() {
-            load.is_too_fast = memory
-                .sources
-                .take(key, SourceAccount::Connects, rate, 1)
-                .is_err();
-        }
-        load
     }
 
     /// Connections of the source that are on their way to a keeper.
@@ -136,4 +93,68 @@ fn may_return(context: &Context, key: SourceKey) -> bool {
     let rate = Rate::per_second(SOURCE_RETURNS_PER_SECOND, SOURCE_RETURNS_BURST);
     context.memory.players_of_source(key) > present
         && sources.take(key, SourceAccount::Returns, rate, 1).is_ok()
+}
+
+/// Whether a connection was accepted beyond the limits of its source, because a player may be coming back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Returns {
+    NotNeeded,
+    Granted,
+}
+
+/// Charges a connection to its source. `in_flight` connections of the source are on their way to keepers.
+///
+/// # Errors
+///
+/// Why it is refused.
+pub(crate) fn judge(context: &Context, address: IpAddr, in_flight: u32) -> Result<Returns, Refusal> {
+    let (memory, config) = (context.memory, context.config);
+    let key = SourceKey::new(address, memory.header.source_prefixes());
+    let mut load = SourceLoad {
+        ban_left_ms: memory.sources.ban_left_ms(key),
+        ..SourceLoad::default()
+    };
+    if !is_exempt(address) {
+        load.refused_for_us = memory.sources.refused_for_us(key);
+        load.connections = memory.source_presence(key).connections + in_flight;
+        load.connections_max = config.source_connections;
+        // What is refused for another reason is not charged.
+        if judge_source(load).is_ok() {
+            let per_second = config.source_connects_per_second.into();
+            let rate = Rate::per_second(per_second, per_second * SOURCE_BURST_SECONDS);
+            load.is_too_fast = memory
+                .sources
+                .take(key, SourceAccount::Connects, rate, 1)
+                .is_err();
+        }
+    }
+    if judge_source(load).is_ok() {
+        return Ok(Returns::NotNeeded);
+    }
+    // Looked up only where it can change the decision.
+    load.may_return = may_return(context, key);
+    judge_source(load).map(|()| Returns::Granted).inspect_err(|_| {
+        memory
+            .header
+            .sources_refused_total
+            .fetch_add(1, Ordering::Relaxed);
+    })
+}
+
+/// Refuses a connection at random if too many others have not greeted, unless it may be one of a player that is coming
+/// back.
+fn judge_early(context: &Context, returns: impl FnOnce() -> bool) -> Result<(), Refusal> {
+    let (memory, config) = (context.memory, context.config);
+    // A server that is full refuses anyway, and says so.
+    if memory.open_connections(Kind::Game) >= config.connections_max.into() {
+        return Ok(());
+    }
+    let chance = early_refusal_chance(config.early_refusal, memory.greeting_connections());
+    // Without random numbers it is refused only if all are.
+    let is_unlucky = || u64::from(getrandom::u32().unwrap_or(u32::MAX)) < chance;
+    if chance > 0 && is_unlucky() && !returns() {
+        memory.header.refused_early_total.fetch_add(1, Ordering::Relaxed);
+        return Err(Refusal::Early);
+    }
+    Ok(())
 }

@@ -77,7 +77,9 @@ impl Session<'_> {
             {
                 close_line(reason, &mut buffer)
             }
-            false if self.byte_counts.received == 0 => close_frame(&for_unknown_client(reason), &mut buffer),
+            false if self.byte_counts.received == self.proxy_header_bytes() as u64 => {
+                close_frame(&for_unknown_client(reason), &mut buffer)
+            }
             false => close_frame(reason, &mut buffer),
         };
         let leaves = leaves || self.has_nothing_to_keep();

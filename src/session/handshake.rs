@@ -78,7 +78,7 @@ pub struct Greeting {
 
 impl Session<'_> {
     /// Creates a player for the client: answers `Hello` or `Greet`. `used` is the number of received bytes that belong
-    /// to the handshake; the rest starts the input stream.
+    /// to the handshake, with the PROXY header in front of it; the rest starts the input stream.
     ///
     /// # Errors
     ///
@@ -88,7 +88,7 @@ impl Session<'_> {
         if self.state.memory.header.is_draining() {
             return Err(ErrorCode::ShuttingDown.into());
         }
-        let handshake = self.handshake();
+        let (proxy_header, handshake) = (self.proxy_header_bytes(), self.handshake());
         let secret = random_secret()?;
         let (memory, record, connection) = (self.state.memory, self.record, self.connection);
         let terms = self.terms();
@@ -116,7 +116,9 @@ impl Session<'_> {
             acknowledges: greeting.acknowledge,
         };
         player_record.reset(&mut tx, name, chat, accounts, dialect);
-        player_record.input.write(&mut tx, 0, &handshake[used..]);
+        player_record
+            .input
+            .write(&mut tx, 0, &handshake[used - proxy_header..]);
         let identity = memory.directory.identities.at(player.index());
         tx.set(&identity.greeting_nonce, greeting.nonce.unwrap_or(0));
         let token = token_of(player.index(), secret);

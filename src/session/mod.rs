@@ -11,6 +11,7 @@
 //! * [`transport`]: which bytes come next, computed from the kernel's counts and the records;
 //! * `frames`: the next frame of the input, and how a transaction consumes it and replies;
 //! * `handshake`, `close`: the start and the end of a connection;
+//! * [`proxy_header`]: who the client is, if a proxy passes its connection on;
 //! * [`text_session`]: what differs for players in text mode, and [`resume_word`], by which they come back;
 //! * [`rate`]: how fast a player may make requests; `source`: what they cost its address;
 //! * [`rejection`]: why a request changed nothing.
@@ -18,6 +19,7 @@
 mod close;
 mod frames;
 pub(crate) mod handshake;
+pub mod proxy_header;
 pub mod rate;
 pub mod rejection;
 pub mod resume_word;
@@ -28,11 +30,14 @@ pub mod transport;
 
 use std::sync::atomic::Ordering;
 
-use crate::limits::{HANDSHAKE_BYTES_MAX, HANDSHAKE_REPLY_BYTES_MAX};
+use crate::limits::{
+    HANDSHAKE_BYTES_MAX, HANDSHAKE_REPLY_BYTES_MAX, OPENING_BYTES_MAX, PROXY_HEADER_BYTES_MAX,
+};
+use crate::session::proxy_header::ProxyHeader;
 use crate::session::rate::RateCharge;
 use crate::session::transport::ByteCounts;
 use crate::state::budget::{TooSoon, now_us};
-use crate::state::connections::{ConnectionRecord, Phase};
+use crate::state::connections::{ConnectionRecord, LongOpening, Phase};
 use crate::state::directory::Name;
 use crate::state::handle::StateHandle;
 use crate::state::layout::{ConnectionRef, PlayerRef};
@@ -281,6 +286,7 @@ impl<'s> Session<'s> {
         tx.set(&record.phase, Phase::HANDSHAKE.raw());
         tx.set(&record.leaves, 0);
         for count in [
+            &record.proxy_header_bytes,
             &record.handshake_bytes,
             &record.handshake_reply_bytes,
             &record.close_message_bytes,
@@ -381,14 +387,52 @@ impl<'s> Session<'s> {
         std::mem::take(&mut self.keeper_doorbells)
     }
 
-    /// The bytes of the handshake that have arrived.
+    /// The bytes of the handshake that have arrived, without the PROXY header that was read.
     pub fn handshake(&self) -> Vec<u8> {
+        let bytes_max = match self.record.has_long_opening() {
+            true => OPENING_BYTES_MAX,
+            false => HANDSHAKE_BYTES_MAX,
+        };
         let length = usize::try_from(self.byte_counts.received)
             .unwrap_or(usize::MAX)
-            .min(HANDSHAKE_BYTES_MAX);
+            .min(bytes_max);
         let mut bytes = vec![0; length];
-        self.record.handshake.copy_out(0, &mut bytes);
+        let (first, rest) = bytes.split_at_mut(length.min(HANDSHAKE_BYTES_MAX));
+        self.record.handshake.copy_out(0, first);
+        if !rest.is_empty() {
+            self.long_opening().bytes.copy_out(0, rest);
+        }
+        bytes.drain(..self.proxy_header_bytes().min(length));
         bytes
+    }
+
+    /// Where the handshake continues that has no space in the record.
+    fn long_opening(&self) -> &'static LongOpening {
+        self.state.memory.long_openings.at(self.connection.index())
+    }
+
+    /// Bytes of the PROXY header that was read, in front of the handshake; 0: none was.
+    pub fn proxy_header_bytes(&self) -> usize {
+        self.state.attachment.read_own(&self.record.proxy_header_bytes) as usize
+    }
+
+    /// Whether the bytes that have arrived are still to begin with a PROXY header.
+    pub fn awaits_proxy_header(&self) -> bool {
+        self.record.is_behind_proxy() && self.proxy_header_bytes() == 0
+    }
+
+    /// The PROXY header has arrived: from now on the peer is the client that the header names. This is the one place
+    /// where the address of a client behind a proxy becomes known. (If the process dies in here, its successor reads
+    /// the header again, and enters the same.)
+    pub fn enter_proxied_client(&mut self, header: ProxyHeader) {
+        let record = self.record;
+        if let Some(client) = header.client {
+            record.set_peer(client.into());
+        }
+        // Last: whoever finds the header read finds the address entered.
+        let mut tx = self.state.attachment.begin(self.state.memory.directory.record);
+        tx.set(&record.proxy_header_bytes, header.bytes);
+        tx.commit().expect("one number fits the journal");
     }
 
     /// Removes the handshake's bytes, among them a token, from shared memory, once no process needs them any more: a
@@ -397,6 +441,10 @@ impl<'s> Session<'s> {
     pub(crate) fn wipe_handshake(&self) {
         if !matches!(self.phase(), Phase::HANDSHAKE | Phase::RESUMING) {
             self.record.handshake.copy_in(0, &[0; HANDSHAKE_BYTES_MAX]);
+            if self.record.has_long_opening() {
+                self.long_opening().bytes.copy_in(0, &[0; PROXY_HEADER_BYTES_MAX]);
+                self.record.set_long_opening(false);
+            }
         }
     }
 

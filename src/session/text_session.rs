@@ -207,7 +207,8 @@ impl Session<'_> {
         }
     }
 
-    /// Creates a player in text mode for the client. All received bytes belong to the player's stream.
+    /// Creates a player in text mode for the client. All received bytes belong to the player's stream, but for a PROXY
+    /// header.
     ///
     /// # Errors
     ///
@@ -217,7 +218,7 @@ impl Session<'_> {
         if self.state.memory.header.is_draining() {
             return Err(ErrorCode::ShuttingDown);
         }
-        let typed = self.handshake();
+        let (proxy_header, typed) = (self.proxy_header_bytes(), self.handshake());
         let random = random_word()?;
         let (memory, record, connection) = (self.state.memory, self.record, self.connection);
         let games = self.state.games;
@@ -255,7 +256,7 @@ impl Session<'_> {
         let welcome = render::to_terminal(&render::welcome(name.as_str(), &word, games));
         let reply = welcome.as_bytes();
         let reply = &reply[..reply.len().min(HANDSHAKE_REPLY_BYTES_MAX)];
-        open(&mut tx, record, player, 0, (0, 0), reply);
+        open(&mut tx, record, player, proxy_header, (0, 0), reply);
         let done = tx.commit().map_err(|_| ErrorCode::InternalError);
         match done {
             Ok(()) => {

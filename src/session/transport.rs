@@ -4,7 +4,7 @@
 
 use std::sync::atomic::Ordering;
 
-use crate::limits::{FRAME_TOTAL_BYTES_MAX, HANDSHAKE_BYTES_MAX, INPUT_RING_BYTES};
+use crate::limits::{FRAME_TOTAL_BYTES_MAX, HANDSHAKE_BYTES_MAX, INPUT_RING_BYTES, OPENING_BYTES_MAX};
 use crate::session::Session;
 use crate::state::connections::{ConnectionRecord, Phase};
 use crate::state::players::{OutputRing, PlayerRecord};
@@ -89,14 +89,26 @@ impl Session<'_> {
             )
         } else {
             let from = usize::try_from(self.byte_counts.received).unwrap_or(usize::MAX);
-            if from >= HANDSHAKE_BYTES_MAX {
+            let end = match self.awaits_proxy_header() {
+                true => OPENING_BYTES_MAX,
+                false => self.proxy_header_bytes() + HANDSHAKE_BYTES_MAX,
+            };
+            if from < HANDSHAKE_BYTES_MAX {
+                let range = from..HANDSHAKE_BYTES_MAX;
+                (
+                    shared_io::receive(socket, &self.record.handshake, range.clone())?,
+                    range.len(),
+                )
+            } else if from < end {
+                self.record.set_long_opening(true);
+                let range = from - HANDSHAKE_BYTES_MAX..end - HANDSHAKE_BYTES_MAX;
+                (
+                    shared_io::receive(socket, &self.long_opening().bytes, range.clone())?,
+                    range.len(),
+                )
+            } else {
                 return Ok(None);
             }
-            let range = from..HANDSHAKE_BYTES_MAX;
-            (
-                shared_io::receive(socket, &self.record.handshake, range.clone())?,
-                range.len(),
-            )
         };
         self.byte_counts.received += received as u64;
         Ok(Some(Receipt {
@@ -177,7 +189,7 @@ impl Session<'_> {
             // A connection that has released its session may have received any number of bytes, and receives no more.
             let handshake = u64::from(attachment.read_own(&self.record.handshake_bytes));
             return has_ended
-                || self.byte_counts.received.saturating_sub(handshake) <= HANDSHAKE_BYTES_MAX as u64;
+                || self.byte_counts.received.saturating_sub(handshake) <= OPENING_BYTES_MAX as u64;
         };
         let (consumed, head) = (
             attachment.read_own(&player.consumed),

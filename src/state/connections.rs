@@ -9,14 +9,17 @@
 //! to the client:    Welcome, Resumed or Error │ stream from `output_base` to `stream_end` │ close message
 //! ```
 //!
+//! A trusted proxy sends a PROXY header in front of all that, which counts as part of the handshake.
+//!
 //! A keeper claims and frees the slots of its own range. Guarded fields belong to the handler that serves the
 //! connection.
 
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use crate::limits::{
     CLOSE_MESSAGE_BYTES_MAX, CONNECTION_SLOTS_PER_KEEPER, HANDSHAKE_BYTES_MAX, HANDSHAKE_REPLY_BYTES_MAX,
+    PROXY_HEADER_BYTES_MAX,
 };
 use crate::state::hang_kind::HangKind;
 use crate::state::layout::{ConnectionRef, Memory, PlayerRef, RoomRef};
@@ -55,6 +58,10 @@ shared_record! {
         pub(crate) shown_room: AtomicU64,
         /// Nonzero once the handler has ended the connection and its slot can be freed.
         over: AtomicU32,
+        /// Nonzero if the peer is a trusted proxy, whose first bytes must be a PROXY header.
+        behind_proxy: AtomicU32,
+        /// Nonzero if bytes of the handshake lie in the connection's [`LongOpening`].
+        long_opening: AtomicU32,
         /// Nonzero if another process asks the handler to check its flags.
         attention: AtomicU32,
         /// Index + 1 of a connection near which this one should be served; 0 for none.
@@ -83,7 +90,9 @@ shared_record! {
         /// Nonzero if the player leaves for good when the connection has closed; otherwise its seat is kept for the
         /// grace.
         pub leaves: Guarded<u32>,
-        /// Bytes from the client before the input stream.
+        /// Bytes of the PROXY header that was read; 0: none was.
+        pub proxy_header_bytes: Guarded<u32>,
+        /// Bytes from the client before the input stream, those of the PROXY header included.
         pub handshake_bytes: Guarded<u32>,
         /// Bytes to the client before the output stream.
         pub handshake_reply_bytes: Guarded<u32>,
@@ -110,12 +119,21 @@ shared_record! {
         pub stream_end: Guarded<u64>,
         /// When [`Phase::CLOSING`] began, in milliseconds of the monotonic clock.
         pub closing_since_ms: Guarded<u64>,
-        /// Received straight from the socket.
+        /// Received straight from the socket. What has no space here lies in the [`LongOpening`].
         pub handshake: SharedBytes<{ HANDSHAKE_BYTES_MAX / 8 }>,
         /// Sent straight from here.
         pub handshake_reply: SharedBytes<{ HANDSHAKE_REPLY_BYTES_MAX / 8 }>,
         /// Sent straight from here.
         pub close_message: SharedBytes<{ CLOSE_MESSAGE_BYTES_MAX / 8 }>,
+    }
+}
+
+shared_record! {
+    /// What of a connection's first bytes has no space in its record: few have so many, and the memory of the others is
+    /// never touched.
+    pub struct LongOpening {
+        /// Received straight from the socket.
+        pub bytes: SharedBytes<{ PROXY_HEADER_BYTES_MAX / 8 }>,
     }
 }
 
@@ -229,6 +247,16 @@ pub enum Peer {
     },
 }
 
+impl Peer {
+    /// In place of the address of a client that had disconnected before it was asked for.
+    pub(crate) const GONE: Self = Self::Network(SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0));
+
+    /// Whether the other end had disconnected before its address was asked for.
+    pub(crate) fn is_gone(self) -> bool {
+        self == Self::GONE
+    }
+}
+
 impl std::fmt::Display for Peer {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
@@ -278,13 +306,21 @@ impl ConnectionRecord {
         self.blocked_frame.store(0, Ordering::Relaxed);
         self.over.store(0, Ordering::Relaxed);
         self.suspect.store(0, Ordering::Relaxed);
+        self.behind_proxy.store(0, Ordering::Relaxed);
+        self.long_opening.store(0, Ordering::Relaxed);
         self.attention.store(0, Ordering::Relaxed);
         self.near.store(0, Ordering::Relaxed);
         self.terminal.store(0, Ordering::Relaxed);
         self.operator_flags.store(0, Ordering::Relaxed);
         self.hang.store(0, Ordering::Relaxed);
         self.shown_room.store(0, Ordering::Relaxed);
-        let (words, port) = match peer.into() {
+        self.set_peer(peer.into());
+        true
+    }
+
+    /// Enters the other end. Not in one step: a process that dies over it is followed by one that does it again.
+    pub fn set_peer(&self, peer: Peer) {
+        let (words, port) = match peer {
             Peer::Network(address) => {
                 let octets = match address.ip() {
                     IpAddr::V4(address) => address.to_ipv6_mapped().octets(),
@@ -301,7 +337,26 @@ impl ConnectionRecord {
             word.store(half, Ordering::Relaxed);
         }
         self.peer_port.store(port, Ordering::Relaxed);
-        true
+    }
+
+    /// Marks the connection as one of a trusted proxy. Only the slot's keeper may call this, before the first handler.
+    pub fn set_behind_proxy(&self) {
+        self.behind_proxy.store(1, Ordering::Release);
+    }
+
+    /// Whether the connection comes from a trusted proxy.
+    pub fn is_behind_proxy(&self) -> bool {
+        self.behind_proxy.load(Ordering::Acquire) != 0
+    }
+
+    /// Notes that bytes of the handshake lie in the [`LongOpening`], or that none do any more.
+    pub(crate) fn set_long_opening(&self, is_long: bool) {
+        self.long_opening.store(is_long.into(), Ordering::Release);
+    }
+
+    /// Whether bytes of the handshake lie in the [`LongOpening`].
+    pub(crate) fn has_long_opening(&self) -> bool {
+        self.long_opening.load(Ordering::Acquire) != 0
     }
 
     /// Frees the slot: see [`Memory::free_connection`].

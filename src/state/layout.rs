@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! header │ chat │ incidents │ sources │ directory: lobby lock, identities, room entries, bits of rooms, name buckets,
-//! mailboxes │ connections │ players │ rooms
+//! mailboxes │ connections │ players │ rooms │ long openings
 //! ```
 //!
 //! The [header](crate::state::header) is read without a lock. The directory is one region under the lobby's lock. The
@@ -17,7 +17,7 @@ use forkade_protocol::Phase as MatchPhase;
 
 use crate::limits::CONNECTION_SLOTS_PER_KEEPER;
 use crate::state::chat::ChatRecord;
-use crate::state::connections::{Claim, ConnectionRecord, Kind, Phase};
+use crate::state::connections::{Claim, ConnectionRecord, Kind, LongOpening, Phase};
 use crate::state::directory::{Directory, DirectoryRecord, Identity, Presence, RoomEntry};
 use crate::state::hang_kind::HangKind;
 use crate::state::header::{Header, KeeperSlot, UpgradeStage};
@@ -87,6 +87,8 @@ pub struct Memory {
     pub directory: Directory,
     /// Connections, in a fixed range of slots per keeper.
     pub connections: Table<ConnectionRecord>,
+    /// The rest of the connections' first bytes, by the same index.
+    pub long_openings: Table<LongOpening>,
     /// Players.
     pub players: Table<PlayerRecord>,
     /// Rooms.
@@ -327,6 +329,7 @@ struct Plan {
     connections: Place<ConnectionRecord>,
     players: Place<PlayerRecord>,
     rooms: Place<RoomRecord>,
+    long_openings: Place<LongOpening>,
     layout: LayoutPlan,
 }
 
@@ -354,6 +357,7 @@ impl Plan {
             connections: layout.reserve(connections_of(capacity)),
             players: layout.reserve(capacity.players),
             rooms: layout.reserve(capacity.rooms),
+            long_openings: layout.reserve(connections_of(capacity)),
             layout,
         }
     }
@@ -374,6 +378,7 @@ impl Plan {
             connections: Table::new(mapping, self.connections),
             players: Table::new(mapping, self.players),
             rooms: Table::new(mapping, self.rooms),
+            long_openings: Table::new(mapping, self.long_openings),
             chat: mapping.record(self.chat),
             incidents: mapping.record(self.incidents),
             sources: Sources {

@@ -27,6 +27,7 @@ use std::time::{Duration, Instant};
 use forkade_protocol::client::{Client, ClientOptions};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use socket2::{Domain, Socket, Type};
 
 /// Arguments for tests that make many requests which are rejected.
 pub const MAY_FAIL: [&str; 4] = ["--failures-per-minute", "0", "--guesses-per-minute", "0"];
@@ -38,6 +39,8 @@ pub const WAIT_MAX: Duration = Duration::from_secs(60);
 pub struct Server {
     child: Child,
     pub game: SocketAddr,
+    /// All addresses for clients, `game` first.
+    pub games: Vec<SocketAddr>,
     pub console: SocketAddr,
     log: Arc<Mutex<String>>,
     expects_clean_end: bool,
@@ -100,6 +103,7 @@ impl Server {
         };
         Self {
             game: address("game"),
+            games: serde_json::from_value(ready["games"].clone()).expect("addresses"),
             console: address("console"),
             child,
             log,
@@ -139,6 +143,11 @@ impl Server {
             .set_read_timeout(Some(WAIT_MAX))
             .expect("a timeout can be set");
         stream
+    }
+
+    /// A bare connection to the game's port from this address of the machine.
+    pub fn connect_from(&self, from: [u8; 4]) -> TcpStream {
+        connect_from(from, self.game)
     }
 
     /// The lines of the console's reply to `command`, without the final `OK`.
@@ -293,6 +302,21 @@ pub fn command(arguments: &[&str]) -> Command {
         .args(["serve", "--listen", "127.0.0.1:0", "--console", "127.0.0.1:0"])
         .args(arguments);
     command
+}
+
+/// A bare connection from one address of this machine to another.
+pub fn connect_from(from: [u8; 4], to: SocketAddr) -> TcpStream {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
+    let from = SocketAddr::from((from, 0));
+    socket
+        .bind(&from.into())
+        .expect("all of 127.0.0.0/8 is this machine");
+    socket.connect(&to.into()).expect("it is listened there");
+    socket
+        .set_read_timeout(Some(WAIT_MAX))
+        .expect("a timeout can be set");
+    socket.set_tcp_nodelay(true).expect("an option can be set");
+    socket.into()
 }
 
 /// Options of a client that waits long enough for a busy machine.

@@ -78,7 +78,7 @@ impl RawClient {
         Self::over(socket.into())
     }
 
-    /// A connection that was made already.
+    /// Uses a connection that exists.
     pub fn over(stream: TcpStream) -> Self {
         stream
             .set_read_timeout(Some(WAIT_MAX))

@@ -21,7 +21,11 @@ pub struct TextClient {
 impl TextClient {
     /// Connects without sending anything.
     pub fn connect(server: &Server) -> Self {
-        let stream = server.connect();
+        Self::over(server.connect())
+    }
+
+    /// Uses a connection that exists.
+    pub fn over(stream: TcpStream) -> Self {
         stream.set_nodelay(true).expect("an option can be set");
         Self {
             stream,

@@ -75,6 +75,21 @@ fn every_limit_is_documented_with_its_value() {
             "bytes",
         ),
         (
+            "addresses that clients can connect to, those of host names counted",
+            limits::LISTEN_ADDRESSES_MAX,
+            "addresses",
+        ),
+        (
+            "a PROXY header of a trusted proxy",
+            limits::PROXY_HEADER_BYTES_MAX,
+            "bytes",
+        ),
+        (
+            "networks of trusted proxies",
+            limits::TRUSTED_PROXIES_MAX,
+            "networks",
+        ),
+        (
             "a player's name",
             protocol_limits::PLAYER_NAME_CHARACTERS_MAX,
             "characters",

@@ -11,6 +11,7 @@ mod common;
 mod harness;
 
 mod audit_log;
+mod behind_proxy;
 mod bounded_log;
 mod chat;
 mod churn;
@@ -35,6 +36,7 @@ mod invitations;
 mod isolation_dial;
 mod leave_delivery;
 mod lifecycle;
+mod listening;
 mod lobby;
 mod logging;
 mod malformed_input;

@@ -150,6 +150,33 @@ fn a_player_whose_session_waits_comes_back_although_others_fill_its_address() {
 }
 
 #[test]
+fn behind_a_proxy_the_clients_are_the_sources() {
+    let server = Server::start(&["--trusted-proxy", "127.0.0.9", "--source-connections", "1"]);
+    let via_proxy = |address: &str, name: &str| {
+        let mut client = from(&server, "127.0.0.9");
+        client.send(format!("PROXY TCP4 {address} 127.0.0.1 7 4000\r\n").as_bytes());
+        client.send(&handshake(name));
+        client
+    };
+    let _silent: Vec<_> = (0..3).map(|_| from(&server, "127.0.0.9")).collect();
+    let mut ann = via_proxy("203.0.113.7", "Ann");
+    let mut bob = via_proxy("203.0.113.8", "Bob");
+    for client in [&mut ann, &mut bob] {
+        assert!(matches!(client.next_message(), Ok(ServerMessage::Welcome { .. })));
+    }
+    via_proxy("203.0.113.7", "Cyd").expect_error(ErrorCode::ServerFull);
+    assert_eq!(connections(&server, "203.0.113.7"), 1);
+    assert_eq!(connections(&server, "127.0.0.9"), 0);
+    // A successor does not judge the connection again.
+    server.kill(server.handler_of("Bob").expect("Bob has a handler"));
+    bob.send_message(&ClientMessage::Ping { nonce: 1 });
+    bob.next_where(|message| matches!(message, ServerMessage::Pong { .. }));
+    server.ask("ban 203.0.113.8");
+    bob.expect_error(ErrorCode::Kicked);
+    via_proxy("203.0.113.8", "Dan").expect_error(ErrorCode::Kicked);
+}
+
+#[test]
 fn a_banned_address_is_refused_its_players_go_and_others_stay() {
     let server = Server::start(&[]);
     let mut ann = server.client_from(ONE, "Ann");

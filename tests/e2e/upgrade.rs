@@ -2,6 +2,7 @@
 //! that cannot is refused with the reason, and the old one keeps serving.
 
 use std::collections::BTreeSet;
+use std::ffi::OsStr;
 use std::fs;
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
@@ -32,6 +33,11 @@ pub(crate) struct Upgradable {
 
 impl Upgradable {
     pub(crate) fn start(arguments: &[&str]) -> Self {
+        Self::run(command(arguments).get_args())
+    }
+
+    /// Starts the server with these arguments alone.
+    pub(crate) fn run(arguments: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Self {
         static STARTED: AtomicU32 = AtomicU32::new(0);
         let number = STARTED.fetch_add(1, Ordering::Relaxed);
         let folder = std::env::temp_dir().join(format!("forkade-upgrade-{}-{number}", std::process::id()));
@@ -40,7 +46,7 @@ impl Upgradable {
         copy(env!("CARGO_BIN_EXE_forkade-under-test"), &program);
         let mut command_there = Command::new(&program);
         command_there.current_dir(&folder);
-        command_there.args(command(arguments).get_args());
+        command_there.args(arguments);
         Self {
             server: Server::run(&mut command_there),
             folder,
@@ -89,7 +95,7 @@ impl Upgradable {
     }
 
     /// Requests an upgrade, and returns the reason of its refusal.
-    fn refusal(&self) -> String {
+    pub(crate) fn refusal(&self) -> String {
         let refused = "the upgrade is refused, and nothing has changed: ";
         let before = self.times_logged(refused);
         self.ask_for_upgrade();

@@ -181,6 +181,13 @@ impl Actor {
         actor
     }
 
+    /// The connection is one of a trusted proxy, which sends its header.
+    #[allow(dead_code, reason = "not every program has proxies")]
+    pub(crate) fn send_proxy_header(&mut self) {
+        self.session.record().set_behind_proxy();
+        self.send(b"PROXY TCP4 203.0.113.7 192.0.2.1 55555 4000\r\n");
+    }
+
     /// The client sends its preamble and `Hello`, and the handler receives it.
     pub(crate) fn send_hello(&mut self, name: &str) {
         self.send(&preamble::build(1, 1));

@@ -127,6 +127,20 @@ pub(crate) const OPERATIONS: &[Operation] = &[
         Act::session(process_handshake)
     })
     .once(),
+    Operation::new("read a PROXY header", 2, |fixture| {
+        fixture.newcomer(|ann| ann.send_proxy_header());
+        Act::session(process_handshake)
+    })
+    .one_cell(),
+    // The state in between: the header is read, and the greeting is not.
+    Operation::new("handshake behind a PROXY header", 3, |fixture| {
+        fixture.newcomer(|ann| {
+            ann.send_proxy_header();
+            ann.send_hello("ann");
+        });
+        Act::session(process_handshake)
+    })
+    .once(),
     Operation::new("handshake with a frame behind it", 2, |fixture| {
         fixture.newcomer(|ann| {
             ann.send_hello("ann");

@@ -50,7 +50,7 @@ pub enum ListenError {
     },
 }
 
-/// Listens on `address`, non-blocking; port 0 takes a free one. Accepted connections have `TCP_NODELAY`, urgent bytes
+/// Listens on `address`, non-blocking; port 0 takes a free one. An IPv6 address takes no IPv4 connections. Accepted connections have `TCP_NODELAY`, urgent bytes
 /// in line (which [`TcpProgress`](crate::sys::tcp_progress::TcpProgress) needs) and a bounded send buffer. A port with
 /// old connections in TIME_WAIT can be used again at once.
 ///
@@ -79,6 +79,11 @@ pub fn listen(address: SocketAddr, options: ListenOptions) -> Result<TcpListener
     socket
         .set_reuse_address(true)
         .map_err(failed("setsockopt(SO_REUSEADDR)"))?;
+    if address.is_ipv6() {
+        socket
+            .set_only_v6(true)
+            .map_err(failed("setsockopt(IPV6_V6ONLY)"))?;
+    }
     socket
         .set_out_of_band_inline(true)
         .map_err(failed("setsockopt(SO_OOBINLINE)"))?;
@@ -244,6 +249,17 @@ mod tests {
         assert!(options.out_of_band_inline().expect("an option"));
         assert!(options.tcp_nodelay().expect("an option"));
         assert_eq!(options.send_buffer_size().expect("an option"), 2 * 32 * 1024);
+    }
+
+    #[test]
+    fn the_same_port_can_be_listened_on_for_both_families() {
+        let any = |ip: std::net::IpAddr, port| SocketAddr::from((ip, port));
+        // Without IPv6 there is nothing to tell apart.
+        let Ok(v6) = listen(any(std::net::Ipv6Addr::UNSPECIFIED.into(), 0), OPTIONS) else {
+            return;
+        };
+        let port = v6.local_addr().expect("bound").port();
+        listen(any(Ipv4Addr::UNSPECIFIED.into(), port), OPTIONS).expect("the other family's port is free");
     }
 
     #[test]

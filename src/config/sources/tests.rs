@@ -1,6 +1,7 @@
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::*;
+use crate::limits::{LISTEN_ADDRESSES_MAX, TRUSTED_PROXIES_MAX};
 
 fn loaded(arguments: &[&str], environment: &[(&str, &str)]) -> Result<(Subcommand, Settings), ConfigError> {
     let arguments = std::iter::once("forkade")
@@ -148,13 +149,13 @@ fn all_mistakes_are_reported_at_once_with_their_place_and_remedy() {
     let file = "# comment\nplayers_max = 0\nplayer_max = 5\nlisten = true\n";
     let errors = with_file(file, |path| {
         mistakes(
-            &["--listen", "localhost:4000", "--config", path],
+            &["--listen", "localhost", "--config", path],
             &[("FORKADE_LOG", "loud")],
         )
     });
     assert_eq!(errors.len(), 5, "{errors:#?}");
     assert!(
-        errors[0].contains(".toml:4: listen: neither a text nor"),
+        errors[0].contains(".toml:4: listen: neither a text nor a list"),
         "{errors:#?}"
     );
     assert!(
@@ -162,7 +163,9 @@ fn all_mistakes_are_reported_at_once_with_their_place_and_remedy() {
         "{errors:#?}"
     );
     assert!(
-        errors[1].contains("there are listen, console, console_password_file, audit_log, players_max"),
+        errors[1].contains(
+            "there are listen, trusted_proxy, console, console_password_file, audit_log, players_max"
+        ),
         "{errors:#?}"
     );
     assert!(
@@ -174,7 +177,8 @@ fn all_mistakes_are_reported_at_once_with_their_place_and_remedy() {
         "error: FORKADE_LOG: \"loud\" is not valid\n  give one of off, error, warn, info, debug and trace"
     );
     assert!(
-        errors[4].starts_with("error: --listen: \"localhost:4000\" is not valid\n  give an address"),
+        errors[4]
+            .starts_with("error: --listen: \"localhost\" is not valid\n  give up to 16 of these: an address"),
         "{errors:#?}"
     );
 }
@@ -209,11 +213,13 @@ fn values_that_contradict_each_other_are_rejected() {
     for (listen, console) in [
         ("127.0.0.1:5000", "127.0.0.1:5000"),
         ("0.0.0.0:5000", "127.0.0.1:5000"),
+        ("127.0.0.1:4000,[::]:5000", "[::1]:5000"),
     ] {
         let errors = mistakes(&["--listen", listen, "--console", console], &[]);
         assert!(errors[0].contains("want the same port"), "{errors:?}");
     }
     config(&["--listen", "127.0.0.1:0", "--console", "127.0.0.1:0"], &[]);
+    config(&["--listen", "[::]:5000", "--console", "127.0.0.1:5000"], &[]);
 }
 
 #[test]
@@ -303,6 +309,58 @@ fn consoles_can_be_given_together_and_the_last_of_each_kind_counts() {
         assert!(
             mistakes(&["--console", wrong], &[])[0].contains("is not valid"),
             "{wrong}"
+        );
+    }
+}
+
+#[test]
+fn clients_can_connect_in_several_places() {
+    let listen =
+        |arguments: &[&str], environment: &[(&str, &str)]| config(arguments, environment).listen.to_string();
+    let both = ["--listen", "127.0.0.1:1", "--listen", "localhost:2"];
+    assert_eq!(listen(&both, &[]), "127.0.0.1:1,localhost:2");
+    let environment = [("FORKADE_LISTEN", "[::1]:3,127.0.0.1:3")];
+    assert_eq!(listen(&[], &environment), "[::1]:3,127.0.0.1:3");
+    assert_eq!(
+        listen(&both[..2], &environment),
+        "127.0.0.1:1",
+        "the command line replaces them"
+    );
+    with_file("listen = [\"127.0.0.1:4\", \"a.example:5\"]", |path| {
+        assert_eq!(listen(&["--config", path], &[]), "127.0.0.1:4,a.example:5");
+    });
+    for wrong in ["listen = []", "listen = [4]", "backlog = [\"1\"]"] {
+        let errors = with_file(wrong, |path| mistakes(&["--config", path], &[]));
+        assert!(errors[0].contains("neither a text nor a "), "{errors:?}");
+    }
+    let many = vec!["127.0.0.1:0"; LISTEN_ADDRESSES_MAX + 1].join(",");
+    let errors = mistakes(&["--listen", &many], &[]);
+    assert!(errors[0].contains("give up to 16 of these"), "{errors:?}");
+}
+
+#[test]
+fn proxies_are_trusted_by_address_or_network() {
+    let trusted = |arguments: &[&str], environment: &[(&str, &str)]| config(arguments, environment);
+    assert_eq!(trusted(&[], &[]).trusted_proxies.to_string(), "none");
+    let flags = ["--trusted-proxy", "192.0.2.7", "--trusted-proxy", "10.1.0.0/16"];
+    let flags = trusted(&flags, &[]);
+    assert_eq!(flags.trusted_proxies.to_string(), "192.0.2.7/32,10.1.0.0/16");
+    let is_trusted = |address: &str| flags.is_trusted_proxy(address.parse().expect("an address"));
+    assert!(is_trusted("192.0.2.7") && is_trusted("10.1.255.255"));
+    assert!(!is_trusted("192.0.2.8") && !is_trusted("10.2.0.0") && !is_trusted("::1"));
+    let environment = [("FORKADE_TRUSTED_PROXY", "2001:db8::/32,::1")];
+    let networks = trusted(&[], &environment).trusted_proxies;
+    assert_eq!(networks.to_string(), "2001:db8::/32,::1/128");
+    with_file("trusted_proxy = [\"10.0.0.0/8\", \"::1\"]", |path| {
+        let networks = trusted(&["--config", path], &[]).trusted_proxies;
+        assert_eq!(networks.to_string(), "10.0.0.0/8,::1/128");
+    });
+    let many = vec!["::1"; TRUSTED_PROXIES_MAX + 1].join(",");
+    for wrong in ["", "localhost", "10.0.0.0/33", "10.0.0.0/8,", "none,::1", &many] {
+        let errors = mistakes(&[&format!("--trusted-proxy={wrong}")], &[]);
+        assert!(
+            errors[0].contains("give up to 64 addresses or networks"),
+            "{errors:?}"
         );
     }
 }

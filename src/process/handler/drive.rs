@@ -21,14 +21,16 @@ use crate::limits::{
 use crate::lobby::{delivery, departure, sanctions};
 use crate::logging;
 use crate::maintenance::eviction::shortened_ms;
+use crate::process::admission::Refusal;
 use crate::process::handler::client::{Client, HandlerState};
 use crate::process::handler::deadlines::{Deadline, TimeoutKind, Times, next_deadline};
 use crate::process::handler::turns::Turn;
 use crate::process::ipc::KeeperMessage;
 use crate::process::process_table::Context;
+use crate::process::source_gate;
 use crate::session::{CloseReason, ControlRequest, Resume, Session};
 use crate::state::budget::now_us;
-use crate::state::connections::{Claim, Phase};
+use crate::state::connections::{Claim, Peer, Phase};
 use crate::state::incidents::IncidentKind;
 use crate::state::layout::{ConnectionRef, RoomRef};
 
@@ -154,13 +156,20 @@ impl Driver<'_> {
 
     fn process_handshake(&mut self) -> io::Result<bool> {
         let received = self.receive();
-        let outcome = match self.client.readiness.client_has_ended {
-            false => dispatch::process_handshake(&mut self.session),
-            true => dispatch::process_ended_handshake(&mut self.session),
+        let outcome = match self.judge_proxied_client() {
+            Err(refusal) => {
+                let text = refusal.text().into_owned();
+                HandshakeOutcome::Refused(CloseReason::Error(refusal.code(), text))
+            }
+            Ok(()) if self.client.readiness.client_has_ended => {
+                dispatch::process_ended_handshake(&mut self.session)
+            }
+            Ok(()) => dispatch::process_handshake(&mut self.session),
         };
         match outcome {
             HandshakeOutcome::Incomplete if self.client.readiness.client_has_ended => self.end(),
             HandshakeOutcome::Incomplete => return Ok(received),
+            HandshakeOutcome::ClientKnown => {}
             HandshakeOutcome::Greeted => {
                 self.state.listen_to_chat()?;
                 self.enter_player();
@@ -176,6 +185,29 @@ impl Driver<'_> {
             }
         }
         Ok(true)
+    }
+
+    /// Charges the connection of a client behind a proxy to the client's source, once that is known. (The listener has
+    /// charged all others. A successor finds by the source's entry whether that was done.)
+    fn judge_proxied_client(&self) -> Result<(), Refusal> {
+        let (context, session) = (&self.state.context, &self.session);
+        let peer = session.record().peer();
+        let Peer::Network(address) = peer else {
+            return Ok(());
+        };
+        if session.source().is_some() || session.awaits_proxy_header() {
+            return Ok(());
+        }
+        // A proxy may also speak for itself.
+        if !context.config.is_trusted_proxy(address.ip()) {
+            source_gate::judge(context, address.ip(), 0)?;
+        }
+        let source = context.memory.header.source_of(peer);
+        context
+            .memory
+            .sources
+            .set_of_connection(session.connection.index(), source);
+        Ok(())
     }
 
     fn resume(&mut self) -> io::Result<bool> {

@@ -92,6 +92,11 @@ impl Keeper {
     /// Gives a connection that was just accepted a slot and a handler, or refuses it.
     pub(crate) fn accept_connection(&mut self, kind: Kind, order: u64, socket: OwnedFd) {
         let peer = peer_of(&socket);
+        // It has reset the connection already, as proxies end their health checks: nobody is left to be served, and
+        // whether it is a trusted proxy cannot be told.
+        if peer.is_gone() {
+            return;
+        }
         if let Peer::Process { .. } = peer {
             log::info!("a console connection from {peer}");
         }
@@ -101,6 +106,9 @@ impl Keeper {
             return;
         };
         record.set_order(order);
+        if self.is_trusted_proxy(kind, peer) {
+            record.set_behind_proxy();
+        }
         self.held.insert(index, HeldConnection::new(socket));
         self.slot().connection_counts(kind).add_new();
         let may_share = kind == Kind::Game && self.assigns_connections();
@@ -126,6 +134,13 @@ impl Keeper {
         }
     }
 
+    fn is_trusted_proxy(&self, kind: Kind, peer: Peer) -> bool {
+        let config = self.context.config;
+        let is_trusted =
+            |peer| matches!(peer, Peer::Network(address) if config.is_trusted_proxy(address.ip()));
+        kind == Kind::Game && is_trusted(peer)
+    }
+
     /// Counts connections that a predecessor had received when it died, or whose descriptor did not arrive.
     fn count_lost(&self, connections: u32) {
         let lost = &self.context.memory.header.lost_before_handshake_total;
@@ -148,7 +163,9 @@ impl Keeper {
                 let record = memory.connections.at(index);
                 if record.claim(kind, peer, self.epoch, now_ms()) {
                     if kind == Kind::Game {
-                        let source = memory.header.source_of(peer);
+                        // Behind a proxy it is known later.
+                        let is_known = !self.is_trusted_proxy(kind, peer);
+                        let source = memory.header.source_of(peer).filter(|_| is_known);
                         memory.sources.set_of_connection(index, source);
                         memory.set_greeting(index, true);
                     }

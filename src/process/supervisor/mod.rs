@@ -8,6 +8,7 @@
 //! it exits, the server ends.
 
 mod backoff;
+mod game_sockets;
 pub(crate) mod upgrade;
 
 use std::io::{self, Write};
@@ -29,6 +30,7 @@ use crate::logging::{self, DropCounters, LogLimits};
 use crate::process::ipc::IpcHandles;
 use crate::process::process_table::{Context, RoleStart};
 use crate::process::supervisor::backoff::Backoff;
+use crate::process::supervisor::game_sockets::GameSocketsError;
 use crate::process::unix_console::{self, UnixConsoleError};
 use crate::process::upgrade::HandoverError;
 use crate::process::watchdog::Watchdog;
@@ -54,9 +56,12 @@ const PROBE_REPLY: Token = Token(2);
 /// Why the server did not start.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum StartError {
-    /// It cannot listen.
+    /// It cannot listen for clients.
     #[error("{0}")]
-    Listen(#[from] ListenError),
+    Game(#[from] GameSocketsError),
+    /// It cannot listen for operators.
+    #[error("{0}")]
+    Console(#[from] ListenError),
     /// It cannot listen on the console's unix socket.
     #[error("{0}")]
     UnixConsole(#[from] UnixConsoleError),
@@ -107,7 +112,7 @@ pub(crate) fn run(settings: &'static Settings, games: &'static Games) -> Result<
         backlog: config.backlog,
         send_buffer_bytes: config.send_buffer_bytes,
     };
-    let game = listen(config.listen, options)?;
+    let game_sockets = game_sockets::open(config.listen.0, options)?;
     let console = config
         .console
         .map(|address| listen(address, options))
@@ -118,7 +123,7 @@ pub(crate) fn run(settings: &'static Settings, games: &'static Games) -> Result<
         .transpose()?;
     // Another server could replace the file as soon as no process listens: so it is removed before.
     let kept = console_unix.as_ref().map(UnixListener::try_clone);
-    let started = start(settings, games, (game, console, console_unix));
+    let started = start(settings, games, (game_sockets, console, console_unix));
     if let (Err(_), Some(path)) = (&started, config.console_unix) {
         unix_console::unlink(path);
     }
@@ -128,17 +133,19 @@ pub(crate) fn run(settings: &'static Settings, games: &'static Games) -> Result<
 }
 
 /// The sockets that the server listens on: for players, and for operators.
-type ListeningSockets = (TcpListener, Option<TcpListener>, Option<UnixListener>);
+type ListeningSockets = (Vec<TcpListener>, Option<TcpListener>, Option<UnixListener>);
 
 fn start(
     settings: &'static Settings,
     games: &'static Games,
-    (game, console, console_unix): ListeningSockets,
+    (game_sockets, console, console_unix): ListeningSockets,
 ) -> Result<Supervisor, StartError> {
     let config = &settings.config;
-    let game_address = game
-        .local_addr()
-        .map_err(step("cannot tell the game's address"))?;
+    let game_addresses = game_sockets
+        .iter()
+        .map(|socket| Ok(socket.local_addr()?.to_string()))
+        .collect::<io::Result<Vec<_>>>()
+        .map_err(step("cannot tell the game's addresses"))?;
     let console_address = console
         .as_ref()
         .map(std::net::TcpListener::local_addr)
@@ -153,7 +160,13 @@ fn start(
         "cannot create the shared memory (lower players_max and rooms_max, or raise the limits of memory)",
     ))?;
     configure(memory, settings);
-    let ipc = IpcHandles::new(game, console, console_unix, config.keepers, config.rooms_max);
+    let ipc = IpcHandles::new(
+        game_sockets,
+        console,
+        console_unix,
+        config.keepers,
+        config.rooms_max,
+    );
     let context = Context {
         memory,
         games,
@@ -169,9 +182,10 @@ fn start(
         supervisor.stop_all();
         return Err(error);
     }
-    announce(game_address, console_address, config.console_unix);
+    announce(&game_addresses, console_address, config.console_unix);
     log::info!(
-        "serving players on {game_address} with {} keepers",
+        "serving players on {} with {} keepers",
+        game_addresses.join(", "),
         config.keepers
     );
     Ok(supervisor)
@@ -289,10 +303,11 @@ fn prepare_heap() {
 }
 
 /// Prints that the server accepts connections.
-fn announce(game: SocketAddr, console: Option<SocketAddr>, console_unix: Option<&Path>) {
+fn announce(games: &[String], console: Option<SocketAddr>, console_unix: Option<&Path>) {
     let ready = serde_json::json!({
         "event": "ready",
-        "game": game.to_string(),
+        "game": games.first(),
+        "games": games,
         "console": console.map(|console| console.to_string()),
         "console_unix": console_unix.map(|path| path.display().to_string()),
         "pid": std::process::id(),

@@ -54,7 +54,8 @@ pub(crate) struct Handover {
     players_max: u32,
     rooms_max: u32,
     keepers: u32,
-    listen: SocketAddr,
+    /// As configured: a name may have other addresses by now.
+    listen: String,
     console: Option<SocketAddr>,
     #[serde(default)]
     console_unix: Option<PathBuf>,
@@ -122,7 +123,7 @@ impl Handover {
             players_max: config.players_max,
             rooms_max: config.rooms_max,
             keepers: config.keepers,
-            listen: config.listen,
+            listen: config.listen.to_string(),
             console: config.console,
             console_unix: config.console_unix.map(Path::to_owned),
             games: versions(games),
@@ -208,8 +209,8 @@ impl Handover {
                 "{name} would change from {running} to {new}, for which the memory has no place"
             ));
         }
-        if self.listen != config.listen {
-            let (running, new) = (self.listen, config.listen);
+        let (running, new) = (&self.listen, config.listen.to_string());
+        if *running != new {
             return Some(format!("listen would change from {running} to {new}"));
         }
         if self.console != config.console {
@@ -388,6 +389,19 @@ mod tests {
             ..config
         };
         assert!(objection(handover(&games(true)), &rooms, &games(true)).contains("rooms_max"));
+        for listen in ["127.0.0.1:4000,[::1]:4000", "127.0.0.2:4000", "localhost:4000"] {
+            let addresses = listen
+                .split(',')
+                .map(|one| one.parse().expect("an address or a name"));
+            let elsewhere = Config {
+                listen: addresses.collect(),
+                ..config
+            };
+            assert_eq!(
+                objection(handover(&games(true)), &elsewhere, &games(true)),
+                format!("listen would change from 127.0.0.1:4000 to {listen}")
+            );
+        }
         let elsewhere = Config {
             console: None,
             ..config

@@ -351,7 +351,8 @@ mod tests {
             memory: Memory::create(capacity).expect("memory"),
             games: Box::leak(Box::new(Games::new())),
             ipc: Box::leak(Box::new(
-                IpcHandles::new(game, None, None, config.keepers, config.rooms_max).expect("descriptors"),
+                IpcHandles::new(vec![game], None, None, config.keepers, config.rooms_max)
+                    .expect("descriptors"),
             )),
             config: &settings.config,
             build: 0,
