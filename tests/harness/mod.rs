@@ -350,7 +350,7 @@ impl Actor {
 
     /// The handler performs its part of the handshake.
     pub(crate) fn process_handshake(&mut self) -> HandshakeOutcome {
-        dispatch::process_handshake(&mut self.session)
+        process_handshake(&mut self.session)
     }
 
     /// The handler dies, and the keeper forks another for the same connection.
@@ -358,5 +358,13 @@ impl Actor {
         let (session, plausible) = Session::attach(world.leaked_lobby(), self.slot, self.session.byte_counts);
         plausible.expect("what has passed is what was counted");
         self.session = session;
+    }
+}
+
+/// What a handler does with the bytes of a handshake, behind a PROXY header, too.
+pub(crate) fn process_handshake(session: &mut Session<'_>) -> HandshakeOutcome {
+    match dispatch::process_handshake(session) {
+        HandshakeOutcome::ClientKnown => dispatch::process_handshake(session),
+        outcome => outcome,
     }
 }

@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 use forkade::limits::{CHAT_BYTES_MAX, CHAT_LOG_BYTES, FRAME_TOTAL_BYTES_MAX, MAILBOX_BYTES, ROOM_LOG_BYTES};
 use forkade_protocol::{ChatScope, ClientMessage, RoomId, RoomSettings, codec};
 
-use crate::harness::{Actor, World};
+use crate::harness::{self, Actor, World};
 use crate::stepper::Stepper;
 use crate::sweep::{Act, CAPACITY, Subject};
 use forkade::testing::frontends::dispatch::{self, FrameOutcome, HandshakeOutcome};
@@ -339,7 +339,7 @@ pub(crate) fn whisper(to: &str, text: &str) -> ClientMessage {
 /// What a handler does in the phase HANDSHAKE.
 pub(crate) fn process_handshake(session: &mut Session<'_>) {
     if session.phase() == Phase::HANDSHAKE
-        && let HandshakeOutcome::Refused(farewell) = dispatch::process_handshake(session)
+        && let HandshakeOutcome::Refused(farewell) = harness::process_handshake(session)
     {
         session.close(false, &farewell);
     }
