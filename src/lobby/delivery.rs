@@ -16,9 +16,8 @@ use shmem::sys::clock::now_ms;
 
 use crate::limits::{FRAME_TOTAL_BYTES_MAX, ROOM_LOG_BYTES};
 use crate::lobby::ignoring::Ignored;
-use crate::lobby::room_view::snapshot;
-use crate::lobby::text_delivery::{self, turn_hint};
-use crate::lobby::{chat, join_leave, mail_delivery};
+use crate::lobby::room_view::{seat_to_move, snapshot};
+use crate::lobby::{chat, join_leave, mail_delivery, text_delivery};
 use crate::session::rejection::Rejection;
 use crate::session::{CURSOR_LOST, ReaderWait, Session};
 use crate::state::buffers;
@@ -293,7 +292,8 @@ fn send_snapshot(
     let head = tx.record().log.head(&tx);
     let message = message(snapshot);
     if player_tx.is_text() {
-        let hint = turn_hint(&tx, &shown, games, seat, &mut session.state.faults);
+        let to_move = seat_to_move(&tx, &shown, games, seat, &mut session.state.faults);
+        let hint = render::turn_hint(to_move, seat);
         player_tx.say(&mut tx, &(render::message(games, &message) + hint));
     } else {
         player_tx.reply(&mut tx, &message);

@@ -4,19 +4,19 @@
 //! seats, and a drawing belongs to the last event before it.
 
 use forkade_games::Games;
-use forkade_protocol::{Phase as MatchPhase, RoomEvent, ServerMessage, codec};
+use forkade_protocol::{RoomEvent, ServerMessage, codec};
 use forkade_text::render::{self, RenderContext};
 
 use crate::limits::{FRAME_HEADER_BYTES, FRAME_TOTAL_BYTES_MAX};
 use crate::lobby::delivery::{BATCH_MAX, DeliveryStop, Entry, read_entry};
 use crate::lobby::ignoring::Ignored;
-use crate::lobby::room_view::view_for;
+use crate::lobby::room_view::{seat_to_move, view_for};
 use crate::session::rejection::Rejection;
 use crate::session::{CURSOR_LOST, Session};
 use crate::state::buffers;
 use crate::state::fault::{Fault, GameCall};
 use crate::state::layout::RoomRef;
-use crate::state::rooms::{RoomTx, Seat, game_of, is_member, phase_of, read_state};
+use crate::state::rooms::{RoomTx, Seat, game_of, is_member};
 use crate::state::shown_game::ShownGame;
 
 /// Delivers a batch of events as sentences, with a drawing if the game has changed.
@@ -140,31 +140,7 @@ fn draw_match(
         faults.push(Fault::in_room(tx, games, shown.room(), call, error));
         String::new()
     });
-    drawn + turn_hint(tx, shown, games, seat, faults)
-}
-
-/// Returns a sentence for the player whose move it is, else an empty string.
-pub(crate) fn turn_hint(
-    tx: &RoomTx<'_>,
-    shown: &ShownGame,
-    games: &Games,
-    seat: Option<u8>,
-    faults: &mut Vec<Fault>,
-) -> &'static str {
-    if phase_of(tx.get(&tx.record().phase)) != MatchPhase::Playing || shown.is_switched_off() {
-        return "";
-    }
-    let to_move = game_of(tx, games)
-        .to_move(&read_state(tx))
-        .unwrap_or_else(|error| {
-            let call = GameCall::of("to_move", seat);
-            faults.push(Fault::in_room(tx, games, shown.room(), call, error));
-            None
-        });
-    match to_move {
-        Some(_) if to_move == seat => "It is your move.\n",
-        _ => "",
-    }
+    drawn + render::turn_hint(seat_to_move(tx, shown, games, seat, faults), seat)
 }
 
 /// Returns the name of the player in a seat, or its number.

@@ -304,6 +304,11 @@ impl PlayerTx {
         self.text.is_some()
     }
 
+    /// Whether the player can be told the seat to move.
+    pub(crate) fn knows_seat_to_move(&self) -> bool {
+        self.is_text() || self.player.dialect().version >= 3
+    }
+
     /// Appends text and a prompt to the output of a player in text mode. Does nothing for other players.
     pub(crate) fn say<R: Record>(&self, tx: &mut Tx<'_, R>, text: &str) {
         if self.text.is_none() {

@@ -135,6 +135,13 @@ pub fn message(games: &Games, message: &ServerMessage) -> String {
         } => format!("Some messages were lost. You are in {}", room(games, snapshot)),
         ServerMessage::Resync { snapshot: None } => "You are in the lobby.\n".into(),
         ServerMessage::Picture { snapshot, .. } => format!("You are in {}", room(games, snapshot)),
+        ServerMessage::PictureToMove {
+            snapshot, to_move, ..
+        } => format!(
+            "You are in {}{}",
+            room(games, snapshot),
+            turn_hint(*to_move, snapshot.seat)
+        ),
         ServerMessage::Left { .. } => "You are back in the lobby.\n".into(),
         ServerMessage::Rejected { text, .. } | ServerMessage::RejectedTooFast { text, .. } => refusal(text),
         ServerMessage::Chat { scope, from, text } => wrap(&chat_prefix(scope, from), text),
@@ -173,6 +180,14 @@ pub fn message(games: &Games, message: &ServerMessage) -> String {
         | ServerMessage::Resumed { .. }
         | ServerMessage::Accepted { .. }
         | ServerMessage::Pong { .. } => String::new(),
+    }
+}
+
+/// A sentence for the player whose move it is, else nothing.
+pub fn turn_hint(to_move: Option<u8>, seat: Option<u8>) -> &'static str {
+    match to_move {
+        Some(_) if to_move == seat => "It is your move.\n",
+        _ => "",
     }
 }
 
