@@ -123,6 +123,9 @@ fn execute_line(session: &mut Session<'_>, line: &[u8]) -> Result<FrameOutcome, 
             return say(session, &text);
         }
         Command::Resume(word) => return resume(session, &word),
+        Command::Ansi(has_ansi) => {
+            return handled(session, |session| text_requests::set_ansi(session, has_ansi));
+        }
         Command::Ignored => return handled(session, ignoring::list),
         Command::Ignore { player, ignore } => {
             return handled(session, |session| ignoring::ignore(session, &player, ignore));

@@ -98,7 +98,7 @@ pub fn deliver(session: &mut Session<'_>) -> Result<bool, Rejection> {
         moved_now |= deliver_room(session)?;
         moved_now |= !session.chat_goes_first && chat::deliver_chat(session)?;
         if !moved_now {
-            return Ok(moved);
+            return Ok(moved | text_delivery::redraw(session)?);
         }
         moved = true;
     }
@@ -290,13 +290,13 @@ fn send_snapshot(
     let shown = ShownGame::mark(session.state.serving, tx.record(), room);
     let snapshot = snapshot(&tx, &shown, games, seat, &mut session.state.faults);
     let head = tx.record().log.head(&tx);
-    let message = message(snapshot);
     if player_tx.is_text() {
         let to_move = seat_to_move(&tx, &shown, games, seat, &mut session.state.faults);
         let hint = render::turn_hint(to_move, seat);
-        player_tx.say(&mut tx, &(render::message(games, &message) + hint));
+        player_tx.note_drawing(&mut tx, &snapshot, to_move);
+        player_tx.say(&mut tx, &(render::message(games, &message(snapshot)) + hint));
     } else {
-        player_tx.reply(&mut tx, &message);
+        player_tx.reply(&mut tx, &message(snapshot));
     }
     tx.set(&player_tx.player.log_cursor, head);
     let record = tx.record();

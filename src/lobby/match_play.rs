@@ -17,6 +17,7 @@ use crate::lobby::delivery::Events;
 use crate::lobby::join_leave::{self, random_seed};
 use crate::lobby::news::Before;
 use crate::lobby::reservations;
+use crate::lobby::text_delivery;
 use crate::lobby::tick_budget::{CallTime, CallTimer, Verdict, budget_us, enter_call};
 use crate::lobby::tick_schedule::TickSchedule;
 use crate::lobby::turns::{self, start_turn_clock, update_turn_clock};
@@ -116,7 +117,9 @@ pub fn act(session: &mut Session<'_>, action: &[u8]) -> Result<(), Rejection> {
         if took_ms >= GAME_CALL_REPORTED_MS {
             context.calls.keep_fault(tx, call, GameError::Slow { took_ms });
         }
-        acted.map_err(|error| context.calls.rejection(tx, call, error))?
+        acted.map_err(|error| context.calls.rejection(tx, call, error))??;
+        text_delivery::owe_drawing(tx, &context.player_tx, context.calls.games);
+        Ok(())
     })
 }
 

@@ -17,6 +17,7 @@ use crate::state::directory::{Name, Presence};
 use crate::state::fault::{Fault, GameCall};
 use crate::state::handle::StateHandle;
 use crate::state::layout::RoomRef;
+use crate::state::players::LastDrawing;
 use crate::state::rooms::game_of;
 use forkade_text::render;
 
@@ -49,6 +50,33 @@ pub fn rename(session: &mut Session<'_>, name: Name) -> Result<(), Rejection> {
     directory.rename_player(&mut tx, player, name);
     tx.set(&player_tx.player.name, name);
     player_tx.say(&mut tx, &format!("You are called {} now.\n", name.as_str()));
+    player_tx.consume(&mut tx);
+    Ok(tx.commit()?)
+}
+
+/// Notes whether the player's terminal understands ANSI's control sequences.
+///
+/// # Errors
+///
+/// If the transaction does not fit. That is a bug in the server.
+pub fn set_ansi(session: &mut Session<'_>, has_ansi: bool) -> Result<(), Rejection> {
+    let Some(player_tx) = session.player_tx() else {
+        return Ok(());
+    };
+    let player = player_tx.player;
+    let mut tx = session.state.attachment.begin(player);
+    tx.set(&player.has_ansi, u32::from(has_ansi));
+    tx.set(&player.last_drawing, LastDrawing::default());
+    let text = match has_ansi {
+        true => {
+            let mut output = player_tx.begin_output(&tx);
+            output.put_bytes(&mut tx, render::FREE_TOP_ROWS.as_bytes());
+            output.finish(&mut tx);
+            "A real-time match is drawn at the top of the screen now.\n"
+        }
+        false => "A real-time match is drawn as lines now.\n",
+    };
+    player_tx.say(&mut tx, text);
     player_tx.consume(&mut tx);
     Ok(tx.commit()?)
 }

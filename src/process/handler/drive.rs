@@ -17,7 +17,7 @@ use crate::limits::{
     RESUME_TIMEOUT_MS, SESSION_RELEASE_TIMEOUT_MS, TEXT_KEEPALIVE_INTERVAL_SECONDS, TEXT_KEEPALIVE_PROBES,
     TEXT_KEEPALIVE_SECONDS, TEXT_UNACKNOWLEDGED_SECONDS,
 };
-use crate::lobby::{delivery, departure, sanctions};
+use crate::lobby::{delivery, departure, sanctions, text_delivery};
 use crate::logging;
 use crate::maintenance::eviction::shortened_ms;
 use crate::process::handler::client::{Client, HandlerState};
@@ -519,7 +519,9 @@ impl Driver<'_> {
             let deadline_ms = self.next_deadline().map(|deadline| deadline.at_ms);
             let is_open = self.session.phase() == Phase::OPEN;
             let input_ms = self.session.input_held_until_ms().filter(|_| is_open);
-            deadline_ms.into_iter().chain(input_ms).min()
+            let redraw_ms = text_delivery::redraw_due_ms(&self.session).filter(|_| is_open);
+            let all = [deadline_ms, input_ms, redraw_ms];
+            all.into_iter().flatten().min()
         };
         self.client
             .linger_until_ms
