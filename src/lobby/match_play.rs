@@ -213,7 +213,9 @@ pub fn tick(state: &mut StateHandle, index: u32, now_us: u64) -> Result<RoomTime
         |game, state, out, next| game.tick(state, out, next),
     );
     let time = timer.stop(budget_us);
-    header.ticks.enter_tick(now_us, now_us - due_us);
+    if header.ticks.enter_tick(now_us, now_us - due_us) {
+        record.late_ticks.fetch_add(1, Ordering::Relaxed);
+    }
     let ended = end_timer_call(
         &mut tx,
         room,

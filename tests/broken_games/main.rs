@@ -38,6 +38,7 @@ use slow::{
     a_room_whose_ticks_take_long_is_slowed_and_abandoned_and_others_tick_on,
     a_tick_that_never_ends_keeps_one_ticker_and_no_other_room,
     any_ticker_runs_the_rooms_of_another_that_stands_still,
+    late_ticks_are_shown_by_status_and_for_their_room_by_top,
 };
 
 /// Runs this program as a server.
@@ -572,6 +573,7 @@ fn main() -> ExitCode {
         a_room_whose_ticks_take_long_is_slowed_and_abandoned_and_others_tick_on,
         a_tick_that_never_ends_keeps_one_ticker_and_no_other_room,
         any_ticker_runs_the_rooms_of_another_that_stands_still,
+        late_ticks_are_shown_by_status_and_for_their_room_by_top,
         an_action_that_repeatedly_kills_its_process_closes_only_its_own_connection,
         a_client_that_kills_a_shared_handler_is_soon_isolated_and_the_others_continue,
         a_client_that_killed_a_shared_handler_stays_isolated_under_the_next_keeper,

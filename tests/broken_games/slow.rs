@@ -1,11 +1,13 @@
 //! Games whose ticks take long, or never end.
 
 use std::process::Command;
+use std::time::Duration;
 
 use forkade_protocol::client::{Client, NewRoom};
 use forkade_protocol::{Outcome, Phase, RoomEvent, RoomSettings, ServerMessage, codec};
 use nix::sys::signal::Signal;
 
+use crate::common::operator::Operator;
 use crate::common::{Server, WAIT_MAX};
 use crate::games::Pace;
 use crate::{expect_logged, number, start};
@@ -101,7 +103,8 @@ pub(crate) fn a_tick_that_never_ends_keeps_one_ticker_and_no_other_room() {
     }
 }
 
-pub(crate) fn any_ticker_runs_the_rooms_of_another_that_stands_still() {
+/// A server with two tickers, which may be stopped.
+fn start_with_tickers() -> (Server, Vec<u32>) {
     let this_program = std::env::current_exe().expect("a running program has a file");
     let addresses = ["--listen", "127.0.0.1:0", "--console", "127.0.0.1:0"];
     let options = ["--tickers", "2", "--watchdog-cpu-ms", "0"];
@@ -111,11 +114,6 @@ pub(crate) fn any_ticker_runs_the_rooms_of_another_that_stands_still() {
             .args(addresses)
             .args(options),
     );
-    let mut players = [server.client("Ann"), server.client("Bob")];
-    for player in &mut players {
-        player.create_room(room(Pace::Prompt)).expect("a room is free");
-        assert_eq!(number(player), 1);
-    }
     let processes = server.ask_json("processes");
     let tickers = processes.as_array().expect("a list").iter();
     let tickers: Vec<u32> = tickers
@@ -123,6 +121,46 @@ pub(crate) fn any_ticker_runs_the_rooms_of_another_that_stands_still() {
         .map(|process| u32::try_from(process["pid"].as_u64().expect("a number")).expect("a pid"))
         .collect();
     assert_eq!(tickers.len(), 2);
+    (server, tickers)
+}
+
+pub(crate) fn late_ticks_are_shown_by_status_and_for_their_room_by_top() {
+    let (server, tickers) = start_with_tickers();
+    let mut ann = server.client("Ann");
+    ann.create_room(room(Pace::Prompt)).expect("a room is free");
+    assert_eq!(number(&mut ann), 1);
+    let mut operator = Operator::new(&server);
+    operator.send(b"top 3 --json\n");
+    for ticker in &tickers {
+        server.signal(*ticker, Signal::SIGSTOP);
+    }
+    // Several ticks are due meanwhile; the first of them comes late, and the others are left out.
+    std::thread::sleep(Duration::from_millis(400));
+    for ticker in &tickers {
+        server.signal(*ticker, Signal::SIGCONT);
+    }
+    last_tick(&mut ann, 1);
+    let top: serde_json::Value = serde_json::from_str(&operator.reply()[0]).expect("JSON");
+    let rows = top.as_array().expect("a list");
+    let of_room = rows
+        .iter()
+        .find(|row| row["top"] == "room")
+        .expect("it is ticked");
+    assert!(of_room["ticks_late"].as_u64() >= Some(1), "{top}");
+    let status = server.ask_json("status");
+    assert!(status["ticks_late_total"].as_u64() >= Some(1), "{status}");
+    for figure in ["tick_lateness_p99_ms", "tick_lateness_max_ms"] {
+        assert!(status[figure].as_f64() >= Some(200.0), "{figure}: {status}");
+    }
+}
+
+pub(crate) fn any_ticker_runs_the_rooms_of_another_that_stands_still() {
+    let (server, tickers) = start_with_tickers();
+    let mut players = [server.client("Ann"), server.client("Bob")];
+    for player in &mut players {
+        player.create_room(room(Pace::Prompt)).expect("a room is free");
+        assert_eq!(number(player), 1);
+    }
     let mut ticks = [1, 1];
     let mut expect_ticks = |players: &mut [Client; 2], count: u32| {
         for (player, last) in players.iter_mut().zip(&mut ticks) {
