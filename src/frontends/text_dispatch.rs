@@ -144,6 +144,7 @@ fn execute_line(session: &mut Session<'_>, line: &[u8]) -> Result<FrameOutcome, 
             })?;
             let renamed = handled(session, |session| text_requests::rename(session, name))?;
             logging::set_player(Some(name.as_str()));
+            session.record().set_player_name(name.as_str());
             return Ok(renamed);
         }
         Command::Create { game, name, settings } => {

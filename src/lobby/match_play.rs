@@ -30,7 +30,7 @@ use crate::state::handle::StateHandle;
 use crate::state::header::Header;
 use crate::state::layout::RoomRef;
 use crate::state::rooms::{
-    RoomLife, RoomTx, game_of, occupants, phase_of, raw_phase, read_state, write_state,
+    RoomLife, RoomTx, game_of, is_open, occupants, phase_of, raw_phase, read_state, write_state,
 };
 use crate::state::running_game::mark_game_running;
 
@@ -227,8 +227,10 @@ pub fn tick(state: &mut StateHandle, index: u32, now_us: u64) -> Result<RoomTime
         Ok(kept) => kept,
         Err(rejection) => {
             drop(tx);
-            abandon_match(state, index)?;
-            return Err(rejection);
+            return match abandon_match(state, room)? {
+                Abandonment::Busy => Ok(RoomTimers::Busy),
+                Abandonment::Done | Abandonment::NoMatch => Err(rejection),
+            };
         }
     };
     if phase_of(tx.get(&record.phase)) == MatchPhase::Playing {
@@ -257,11 +259,34 @@ pub fn tick(state: &mut StateHandle, index: u32, now_us: u64) -> Result<RoomTime
     kept.map(|()| RoomTimers::Done)
 }
 
-/// Ends the room's match as abandoned, without a call of the game.
-pub(crate) fn abandon_match(state: &mut StateHandle, index: u32) -> Result<(), Rejection> {
-    let mut tx = state.attachment.begin(state.memory.rooms.at(index));
+/// What became of a match that was to be abandoned.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Abandonment {
+    /// It is abandoned.
+    Done,
+    /// No match is being played.
+    NoMatch,
+    /// Another process holds the room's lock.
+    Busy,
+}
+
+/// Ends the room's match as abandoned, without a call of the game. Waits for no lock.
+pub(crate) fn abandon_match(state: &mut StateHandle, room: RoomRef) -> Result<Abandonment, Rejection> {
+    let record = state.memory.rooms.at(room.index());
+    let Some(mut tx) = state.attachment.try_begin(record, Duration::ZERO) else {
+        return Ok(Abandonment::Busy);
+    };
+    if !is_open(&tx, room) || phase_of(tx.get(&record.phase)) != MatchPhase::Playing {
+        return Ok(Abandonment::NoMatch);
+    }
+    let before = Before::of(&tx);
     finish(&mut tx, Outcome::Abandoned)?;
-    Ok(tx.commit()?)
+    let news = before.compare(&tx, state.games, room);
+    tx.commit()?;
+    if let Some(news) = news {
+        news.log(state.memory);
+    }
+    Ok(Abandonment::Done)
 }
 
 /// Decides what follows from a call of the room's game by a ticker: the match is abandoned if the call has failed, or

@@ -18,6 +18,7 @@ use crate::state::fault::{Fault, GameCall};
 use crate::state::handle::StateHandle;
 use crate::state::layout::RoomRef;
 use crate::state::players::LastDrawing;
+use crate::state::room_label::RoomLabel;
 use crate::state::rooms::game_of;
 use forkade_text::render;
 
@@ -131,7 +132,8 @@ pub fn list_cursor_before(number: u64) -> RoomId {
 ///
 /// If the player is in no room, or the text is no action.
 pub fn parse_action(session: &mut Session<'_>, text: &str) -> Result<Vec<u8>, Rejection> {
-    let (game, view) = join_leave::with_room(session, |tx, context| {
+    let name = session.name();
+    let (game, view, label, seat) = join_leave::with_room(session, |tx, context| {
         let shown = context.mark_shown(&tx);
         let games = context.calls.games;
         let view = view_for(&tx, &shown, games, context.seat).unwrap_or_else(|error| {
@@ -139,11 +141,12 @@ pub fn parse_action(session: &mut Session<'_>, text: &str) -> Result<Vec<u8>, Re
             context.calls.keep_fault(&tx, call, error);
             Vec::new()
         });
-        Ok((game_of(&tx, games), view))
+        let label = RoomLabel::of(&tx, games, context.calls.room);
+        Ok((game_of(&tx, games), view, label, context.seat))
     })?;
     game.parse_action(text, &view).map_err(|error| {
         Rejection::of_call(error, |error| {
-            Fault::without_room(game.name(), "parse_action", error)
+            Fault::for_player(label, seat.map(|seat| (seat, name)), "parse_action", error)
         })
     })
 }

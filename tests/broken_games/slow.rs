@@ -100,6 +100,8 @@ pub(crate) fn a_tick_that_never_ends_keeps_one_ticker_and_no_other_room() {
         assert!(next >= before + ticks);
         assert_eq!(number(&mut bob), next + 1, "it is ticked further");
         expect_logged(&server, &["ticker", "one ticker after another", "abandoned"]);
+        let ended = "a match has ended in room 2 (sluggish, \"waiting room\"): Abandoned";
+        expect_logged(&server, &["ticker", " INFO ", ended]);
     }
 }
 

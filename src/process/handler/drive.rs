@@ -117,6 +117,7 @@ impl Driver<'_> {
     fn enter_player(&self) {
         let name = self.session.name();
         logging::set_player(Some(name.as_str()));
+        self.session.record().set_player_name(name.as_str());
         if self.session.is_text() {
             // A person may think for any time, and send nothing. So the kernel asks the machine whether it is still
             // there.
