@@ -178,8 +178,13 @@ fn an_action_that_panics_is_rejected_and_room_and_process_survive() {
     );
     expect_logged(&server, &["handler", place, &action, "nothing is there"]);
     let failures = server.status("game_failures_total");
-    assert!(failures >= 6, "{failures}");
     let events = server.ask_json("events 100");
+    let entered = events.as_array().expect("a list").iter();
+    let entered = entered.filter(|event| event["kind"] == "failure").count();
+    assert!(
+        failures >= 6 && failures == entered as u64,
+        "{failures}, {entered}"
+    );
     let is_it = |event: &&serde_json::Value| {
         let what = event["what"].as_str().unwrap_or_default();
         event["kind"] == "failure" && what.ends_with("panicked: nothing is there")

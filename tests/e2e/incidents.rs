@@ -177,9 +177,14 @@ fn top_shows_who_sends_most_and_the_busiest_room_without_keeping_other_queries_w
     assert_eq!(of("Ann")["room"], 1, "{quiet:?}");
     let until = Instant::now() + Duration::from_millis(1500);
     while Instant::now() < until {
-        bob.act(vec![7; 100]).expect("sent");
-        bob.ping().expect("the session lives");
-        while bob.receive(Duration::ZERO).expect("the session lives").is_some() {}
+        // The quiet room is not still.
+        ann.act(vec![7]).expect("sent");
+        ann.ping().expect("the session lives");
+        for _ in 0..5 {
+            bob.act(vec![7; 100]).expect("sent");
+            bob.ping().expect("the session lives");
+            while bob.receive(Duration::ZERO).expect("the session lives").is_some() {}
+        }
     }
     let reply = operator.reply();
     let top: Value = serde_json::from_str(&reply[0]).expect("JSON");
@@ -195,6 +200,13 @@ fn top_shows_who_sends_most_and_the_busiest_room_without_keeping_other_queries_w
         (&2.into(), &"busy".into()),
         "{top}"
     );
+    let names_of = |kind: &str| -> Vec<_> {
+        let all = rows(&top).iter().filter(|row| row["top"] == kind);
+        all.map(|row| row["name"].as_str().unwrap_or_default().to_owned())
+            .collect()
+    };
+    assert_eq!(names_of("room"), ["busy", "quiet"], "{top}");
+    assert_eq!(names_of("player")[..2], ["Bob", "Ann"], "{top}");
     assert_eq!(
         (&first("player")["name"], &first("player")["room"]),
         (&"Bob".into(), &2.into()),
