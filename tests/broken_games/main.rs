@@ -40,6 +40,7 @@ use slow::{
     a_tick_that_never_ends_keeps_one_ticker_and_no_other_room,
     any_ticker_runs_the_rooms_of_another_that_stands_still,
     late_ticks_are_shown_by_status_and_for_their_room_by_top,
+    ticks_that_sleep_in_as_many_rooms_as_there_are_tickers_are_ended,
 };
 
 /// Runs this program as a server.
@@ -605,6 +606,7 @@ fn main() -> ExitCode {
         a_tick_that_never_ends_keeps_one_ticker_and_no_other_room,
         any_ticker_runs_the_rooms_of_another_that_stands_still,
         late_ticks_are_shown_by_status_and_for_their_room_by_top,
+        ticks_that_sleep_in_as_many_rooms_as_there_are_tickers_are_ended,
         what_a_player_types_is_parsed_with_the_view_and_a_failure_names_game_and_room,
         an_action_that_repeatedly_kills_its_process_closes_only_its_own_connection,
         a_client_that_kills_a_shared_handler_is_soon_isolated_and_the_others_continue,

@@ -22,6 +22,8 @@ fn room(way: Pace) -> NewRoom {
     }
 }
 
+const NO_WATCHDOG: [&str; 2] = ["--watchdog-cpu-ms", "0"];
+
 /// Waits until the match is abandoned.
 fn expect_abandoned(player: &mut Client) {
     let is_end = |message: &ServerMessage| {
@@ -105,15 +107,15 @@ pub(crate) fn a_tick_that_never_ends_keeps_one_ticker_and_no_other_room() {
     }
 }
 
-/// A server with two tickers, which may be stopped.
-fn start_with_tickers() -> (Server, Vec<u32>) {
+/// A server with two tickers, which may be stopped if there is no watchdog.
+fn start_with_tickers(options: &[&str]) -> (Server, Vec<u32>) {
     let this_program = std::env::current_exe().expect("a running program has a file");
     let addresses = ["--listen", "127.0.0.1:0", "--console", "127.0.0.1:0"];
-    let options = ["--tickers", "2", "--watchdog-cpu-ms", "0"];
     let server = Server::run(
         Command::new(this_program)
             .arg("serve")
             .args(addresses)
+            .args(["--tickers", "2"])
             .args(options),
     );
     let processes = server.ask_json("processes");
@@ -126,8 +128,21 @@ fn start_with_tickers() -> (Server, Vec<u32>) {
     (server, tickers)
 }
 
+/// Nobody but the watchdog sees that: no process is left that would wait for one of the rooms.
+pub(crate) fn ticks_that_sleep_in_as_many_rooms_as_there_are_tickers_are_ended() {
+    let (server, _) = start_with_tickers(&[]);
+    let mut players = [server.client("Ann"), server.client("Bob")];
+    for player in &mut players {
+        player
+            .create_room(room(Pace::FallsAsleep))
+            .expect("a room is free");
+    }
+    players.iter_mut().for_each(expect_abandoned);
+    assert!(server.status("watchdog_kills_total") >= 2);
+}
+
 pub(crate) fn late_ticks_are_shown_by_status_and_for_their_room_by_top() {
-    let (server, tickers) = start_with_tickers();
+    let (server, tickers) = start_with_tickers(&NO_WATCHDOG);
     let mut ann = server.client("Ann");
     ann.create_room(room(Pace::Prompt)).expect("a room is free");
     assert_eq!(number(&mut ann), 1);
@@ -157,7 +172,7 @@ pub(crate) fn late_ticks_are_shown_by_status_and_for_their_room_by_top() {
 }
 
 pub(crate) fn any_ticker_runs_the_rooms_of_another_that_stands_still() {
-    let (server, tickers) = start_with_tickers();
+    let (server, tickers) = start_with_tickers(&NO_WATCHDOG);
     let mut players = [server.client("Ann"), server.client("Bob")];
     for player in &mut players {
         player.create_room(room(Pace::Prompt)).expect("a room is free");
