@@ -234,6 +234,7 @@ mod tests {
     use super::*;
     use crate::state::layout::{Capacity, Memory};
     use forkade_games::Games;
+    use shmem::transaction::Record;
 
     #[test]
     fn the_rooms_to_visit_are_those_that_there_are_and_not_those_that_there_were() {

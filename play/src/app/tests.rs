@@ -276,7 +276,7 @@ fn the_player_to_move_is_told_so() {
         "only the answer says it: {asked_for:?}"
     );
     assert!(!seen(&app).contains("It is your move."));
-    let mut picture = |app: &mut App<'_>, to_move| {
+    let picture = |app: &mut App<'_>, to_move| {
         let snapshot = snapshot.clone();
         hear(
             app,
