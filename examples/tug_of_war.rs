@@ -3,7 +3,7 @@
 //!
 //! ```text
 //! cargo run --example tug_of_war      # a server: players on 127.0.0.1:4000, the console on 4001
-//! telnet 127.0.0.1 4000               # in two other terminals: `quick tug_of_war`, `ready`, then `pull`
+//! telnet 127.0.0.1 4000               # in two other terminals: `quick tug_of_war`, `ansi on`, `ready`, then `pull`
 //! ```
 
 use std::ops::RangeInclusive;
@@ -74,11 +74,6 @@ impl Game for TugOfWar {
     fn draw(knot: &i8, _name_of: &dyn Fn(u8) -> String) -> String {
         let rope = (-HALF_ROPE..=HALF_ROPE).map(|place| if place == *knot { 'o' } else { '-' });
         format!("0 {} 1\n", rope.collect::<String>())
-    }
-
-    /// In text mode, a real-time game is told of by its descriptions.
-    fn describe(knot: &i8, name_of: &dyn Fn(u8) -> String) -> String {
-        Self::draw(knot, name_of).trim_end().to_owned()
     }
 }
 

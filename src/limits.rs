@@ -471,6 +471,9 @@ pub const TEXT_UNACKNOWLEDGED_SECONDS: u64 =
 /// Resume words that a text player may try before its connection is closed.
 pub const RESUME_WORDS_TRIED_MAX: u32 = 3;
 
+/// Least time between two looks at a real-time match for a player in text mode: it is drawn at most so often.
+pub const TEXT_REDRAW_INTERVAL_MS: u64 = 250;
+
 /// Names in one answer to `who`.
 pub const TEXT_NAMES_SHOWN_MAX: usize = 50;
 

@@ -12,6 +12,8 @@ use forkade_text::render::{RenderContext, name_in};
 #[derive(Debug)]
 pub(crate) struct Room {
     snapshot: Snapshot,
+    /// The seat to move at the time of the snapshot, if the server says so.
+    to_move: Option<u8>,
     drawing: Drawing,
     /// The last player of each seat: a snapshot may show that a player has left before the event arrives.
     former: BTreeMap<u8, String>,
@@ -45,6 +47,7 @@ impl Room {
     pub(crate) fn new(snapshot: Snapshot, games: &Games, now_ms: u64) -> Self {
         let mut room = Self {
             snapshot,
+            to_move: None,
             drawing: Drawing::Nothing,
             former: BTreeMap::new(),
             seen_at_ms: now_ms,
@@ -54,8 +57,9 @@ impl Room {
     }
 
     /// Replaces the snapshot by a newer one of the same room.
-    pub(crate) fn update(&mut self, snapshot: Snapshot, games: &Games, now_ms: u64) {
+    pub(crate) fn update(&mut self, snapshot: Snapshot, to_move: Option<u8>, games: &Games, now_ms: u64) {
         self.remember_names();
+        self.to_move = to_move;
         self.snapshot = snapshot;
         self.seen_at_ms = now_ms;
         self.draw(games);
@@ -127,7 +131,7 @@ impl Room {
             }
             RoomEvent::Ready { seat, ready } => change(&mut room.seats, *seat, |info| info.ready = *ready),
             RoomEvent::Finished { .. } => {
-                (room.phase, room.turn) = (Phase::Finished, None);
+                (room.phase, room.turn, self.to_move) = (Phase::Finished, None, None);
                 for info in room.seats.iter_mut().flatten() {
                     info.ready = false;
                 }
@@ -201,6 +205,12 @@ impl Room {
     /// Whether the player has a seat in a running match.
     pub(crate) fn is_playing(&self) -> bool {
         self.snapshot.phase == Phase::Playing && self.snapshot.seat.is_some()
+    }
+
+    /// The seat to move, if seats move in turn.
+    pub(crate) fn to_move(&self) -> Option<u8> {
+        // A clock says it at once; the view comes later.
+        self.snapshot.turn.map(|turn| turn.seat).or(self.to_move)
     }
 
     /// The player's own seat.

@@ -10,7 +10,7 @@ use crate::listing::Entry;
 use crate::room::{Drawing, Room};
 use crate::styled::{Line, Style};
 use forkade_text::columns::columns_of;
-use forkade_text::render::room_number;
+use forkade_text::render::{room_number, turn_hint};
 
 /// The beginning of the input line.
 const PROMPT: &str = "> ";
@@ -196,7 +196,12 @@ fn summary_text(room: &RoomSummary) -> String {
 
 fn room_lines(app: &App<'_>, room: &Room, columns: usize, now_ms: u64) -> Vec<Line> {
     let mut lines = vec![room_heading(room), Line::default()];
-    let board = board(room);
+    let mut board = board(room);
+    let hint = turn_hint(room.to_move(), room.snapshot().seat);
+    board.extend(
+        hint.lines()
+            .map(|hint| Line::of(Style::Strong, &format!("   {hint}"))),
+    );
     let seats = seats(app, room, now_ms);
     if columns < BESIDE_COLUMNS_MIN {
         lines.extend(board);
@@ -281,7 +286,7 @@ fn seats(app: &App<'_>, room: &Room, now_ms: u64) -> Vec<Line> {
             Some(label) if label != plain => format!("{plain} ({label})"),
             _ => plain,
         };
-        let has_turn = turn.is_some_and(|(turn, _)| turn == seat);
+        let has_turn = room.to_move() == Some(seat);
         let line = Line::plain(&format!(" {} {label}: ", if has_turn { '▸' } else { ' ' }));
         lines.push(match (info, reserved) {
             (None, None) => line.and(Style::Dim, "free"),

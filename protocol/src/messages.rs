@@ -214,7 +214,7 @@ pub enum ClientMessage {
         name: String,
     },
     /// Requests the current state of the room, with the game's view. A client that does not compute the effect of the
-    /// game's events on the view uses this. Answer: `Picture` or `Rejected`.
+    /// game's events on the view uses this. Answer: `Picture` (in version 3 `PictureToMove`) or `Rejected`.
     Look {
         /// Repeated in the answer.
         request: u32,
@@ -464,6 +464,15 @@ pub enum ServerMessage {
         /// The same request can succeed after this time, in milliseconds.
         retry_after_ms: u32,
     },
+    /// Version 3, instead of `Picture`: the same, and the seat to move.
+    PictureToMove {
+        /// The request that this answers.
+        request: u32,
+        /// The room.
+        snapshot: Snapshot,
+        /// The seat to move; `None` if no match is in progress, or if the game's seats do not move in turn.
+        to_move: Option<u8>,
+    },
 }
 
 impl ServerMessage {
@@ -477,7 +486,8 @@ impl ServerMessage {
             | Self::Invitation { request, .. }
             | Self::Picture { request, .. }
             | Self::Accepted { request }
-            | Self::RejectedTooFast { request, .. } => Some(*request),
+            | Self::RejectedTooFast { request, .. }
+            | Self::PictureToMove { request, .. } => Some(*request),
             _ => None,
         }
     }

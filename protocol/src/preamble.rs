@@ -13,7 +13,7 @@ pub const MAGIC: [u8; 4] = [0xF7, b'F', b'K', b'D'];
 pub const VERSION_MIN: u16 = 1;
 
 /// The highest protocol version that this crate speaks.
-pub const VERSION_MAX: u16 = 2;
+pub const VERSION_MAX: u16 = 3;
 
 /// The result of [`classify`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -179,9 +179,9 @@ fn a_frame_beyond_the_limit_is_refused_by_its_header() {
 #[test]
 fn negotiation_selects_the_highest_common_version() {
     assert_eq!(preamble::negotiate(1, 1), Some(1));
-    assert_eq!(preamble::negotiate(0, u16::MAX), Some(2));
-    assert_eq!(preamble::negotiate(2, 7), Some(2));
-    assert_eq!(preamble::negotiate(3, 7), None);
+    assert_eq!(preamble::negotiate(0, u16::MAX), Some(3));
+    assert_eq!(preamble::negotiate(2, 7), Some(3));
+    assert_eq!(preamble::negotiate(4, 7), None);
     assert_eq!(preamble::negotiate(0, 0), None);
     assert_eq!(
         preamble::classify(&preamble::build(2, 1)),

@@ -104,7 +104,7 @@ fn client_frames_encode_and_decode_as_in_the_vectors() {
 
 #[test]
 fn server_frames_encode_and_decode_as_in_the_vectors() {
-    check_frames(&vectors().server_frames, 21);
+    check_frames(&vectors().server_frames, 22);
 }
 
 #[test]

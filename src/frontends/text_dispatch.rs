@@ -123,6 +123,9 @@ fn execute_line(session: &mut Session<'_>, line: &[u8]) -> Result<FrameOutcome, 
             return say(session, &text);
         }
         Command::Resume(word) => return resume(session, &word),
+        Command::Ansi(has_ansi) => {
+            return handled(session, |session| text_requests::set_ansi(session, has_ansi));
+        }
         Command::Ignored => return handled(session, ignoring::list),
         Command::Ignore { player, ignore } => {
             return handled(session, |session| ignoring::ignore(session, &player, ignore));
@@ -141,6 +144,7 @@ fn execute_line(session: &mut Session<'_>, line: &[u8]) -> Result<FrameOutcome, 
             })?;
             let renamed = handled(session, |session| text_requests::rename(session, name))?;
             logging::set_player(Some(name.as_str()));
+            session.record().set_player_name(name.as_str());
             return Ok(renamed);
         }
         Command::Create { game, name, settings } => {

@@ -16,9 +16,8 @@ use shmem::sys::clock::now_ms;
 
 use crate::limits::{FRAME_TOTAL_BYTES_MAX, ROOM_LOG_BYTES};
 use crate::lobby::ignoring::Ignored;
-use crate::lobby::room_view::snapshot;
-use crate::lobby::text_delivery::{self, turn_hint};
-use crate::lobby::{chat, join_leave, mail_delivery};
+use crate::lobby::room_view::{seat_to_move, snapshot};
+use crate::lobby::{chat, join_leave, mail_delivery, text_delivery};
 use crate::session::rejection::Rejection;
 use crate::session::{CURSOR_LOST, ReaderWait, Session};
 use crate::state::buffers;
@@ -99,7 +98,7 @@ pub fn deliver(session: &mut Session<'_>) -> Result<bool, Rejection> {
         moved_now |= deliver_room(session)?;
         moved_now |= !session.chat_goes_first && chat::deliver_chat(session)?;
         if !moved_now {
-            return Ok(moved);
+            return Ok(moved | text_delivery::redraw(session)?);
         }
         moved = true;
     }
@@ -291,12 +290,13 @@ fn send_snapshot(
     let shown = ShownGame::mark(session.state.serving, tx.record(), room);
     let snapshot = snapshot(&tx, &shown, games, seat, &mut session.state.faults);
     let head = tx.record().log.head(&tx);
-    let message = message(snapshot);
     if player_tx.is_text() {
-        let hint = turn_hint(&tx, &shown, games, seat, &mut session.state.faults);
-        player_tx.say(&mut tx, &(render::message(games, &message) + hint));
+        let to_move = seat_to_move(&tx, &shown, games, seat, &mut session.state.faults);
+        let hint = render::turn_hint(to_move, seat);
+        player_tx.note_drawing(&mut tx, &snapshot, to_move);
+        player_tx.say(&mut tx, &(render::message(games, &message(snapshot)) + hint));
     } else {
-        player_tx.reply(&mut tx, &message);
+        player_tx.reply(&mut tx, &message(snapshot));
     }
     tx.set(&player_tx.player.log_cursor, head);
     let record = tx.record();

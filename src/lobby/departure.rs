@@ -4,6 +4,8 @@
 //! lock removes it from its room, the lobby's lock frees its record. After a crash between them the ticker completes
 //! the leave (`maintenance::expiry`). Disconnecting leaves a player detached, for the length of its grace.
 
+use std::time::Duration;
+
 use forkade_protocol::RoomEvent;
 
 use crate::lobby::delivery::Events;
@@ -56,7 +58,7 @@ fn leave_for_good(session: &mut Session<'_>) {
         session.doorbells.push(room.index());
     }
     mark_expiring(session.state, player);
-    expire(session.state, player, |tx| {
+    expire(session.state, player, None, |tx| {
         tx.set(&record.player, PlayerRef::NONE);
         tx.set(&record.phase, Phase::DONE.raw());
     });
@@ -75,13 +77,21 @@ pub(crate) fn mark_expiring(state: &mut StateHandle, player: PlayerRef) {
 }
 
 /// Completes the leave of a player whose record this process has acquired: out of the room, then out of the lobby.
-/// `also` runs in the transaction that frees the record.
-pub(crate) fn expire(state: &mut StateHandle, player: PlayerRef, also: impl FnOnce(&mut LobbyTx<'_>)) {
+/// `also` runs in the transaction that frees the record. Without `patience`, it waits for the room's lock; else at most
+/// so long, and returns false if another process holds it: then nothing has changed.
+pub(crate) fn expire(
+    state: &mut StateHandle,
+    player: PlayerRef,
+    patience: Option<Duration>,
+    also: impl FnOnce(&mut LobbyTx<'_>),
+) -> bool {
     let memory = state.memory;
     let record = memory.players.at(player.index());
     let membership = state.attachment.read_own(&record.membership);
-    if let Some((room, seat)) = membership.place() {
-        leave_current_room(state, player, room, seat);
+    if let Some(place) = membership.place()
+        && !leave_current_room(state, player, place, patience)
+    {
+        return false;
     }
     let mut tx = state.attachment.begin(memory.directory.record);
     if let Some(room) = membership.being_opened() {
@@ -100,12 +110,25 @@ pub(crate) fn expire(state: &mut StateHandle, player: PlayerRef, also: impl FnOn
     }
     also(&mut tx);
     tx.commit().expect("freeing a player's record fits the journal");
+    true
 }
 
-fn leave_current_room(state: &mut StateHandle, player: PlayerRef, room: RoomRef, seat: Option<u8>) {
+fn leave_current_room(
+    state: &mut StateHandle,
+    player: PlayerRef,
+    (room, seat): (RoomRef, Option<u8>),
+    patience: Option<Duration>,
+) -> bool {
     let memory = state.memory;
     let record = memory.players.at(player.index());
-    let mut tx = state.attachment.begin(memory.rooms.at(room.index()));
+    let room_record = memory.rooms.at(room.index());
+    let mut tx = match patience {
+        None => state.attachment.begin(room_record),
+        Some(patience) => match state.attachment.try_begin(room_record, patience) {
+            Some(tx) => tx,
+            None => return false,
+        },
+    };
     let before = Before::of(&tx);
     let running_mark = mark_game_running(state.running_mark, room);
     let removed = remove_member(
@@ -135,6 +158,7 @@ fn leave_current_room(state: &mut StateHandle, player: PlayerRef, room: RoomRef,
     if closing {
         join_leave::free_room(state, room);
     }
+    true
 }
 
 /// Marks the player of that name as kicked by an operator. Returns the keeper whose doorbell is to be rung, or `None`

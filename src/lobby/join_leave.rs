@@ -160,6 +160,7 @@ pub fn create_room(session: &mut Session<'_>, request: u32, new_room: &NewRoom<'
     record.deliveries.reset();
     record.passcode_guesses.reset();
     record.invite_guesses.reset();
+    let before = Before::of_new_room(&tx);
     if game.start_rule() == Start::AtOnce {
         let seats = tx.get(&record.capacity);
         write_state(&mut tx, &first.state, seats);
@@ -179,9 +180,13 @@ pub fn create_room(session: &mut Session<'_>, request: u32, new_room: &NewRoom<'
     let snapshot = snapshot(&tx, &shown, games, Some(0), &mut session.state.faults);
     player_tx.reply(&mut tx, &ServerMessage::Joined { request, snapshot });
     player_tx.consume(&mut tx);
+    let news = before.compare(&tx, games, room);
     tx.commit()?;
     record.begin_reading(0, head);
     log::info!("{} was opened", RoomLabel::published(memory, games, room.index()));
+    if let Some(news) = news {
+        news.log(memory);
+    }
     Ok(())
 }
 

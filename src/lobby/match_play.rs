@@ -17,6 +17,7 @@ use crate::lobby::delivery::Events;
 use crate::lobby::join_leave::{self, random_seed};
 use crate::lobby::news::Before;
 use crate::lobby::reservations;
+use crate::lobby::text_delivery;
 use crate::lobby::tick_budget::{CallTime, CallTimer, Verdict, budget_us, enter_call};
 use crate::lobby::tick_schedule::TickSchedule;
 use crate::lobby::turns::{self, start_turn_clock, update_turn_clock};
@@ -29,7 +30,7 @@ use crate::state::handle::StateHandle;
 use crate::state::header::Header;
 use crate::state::layout::RoomRef;
 use crate::state::rooms::{
-    RoomLife, RoomTx, game_of, occupants, phase_of, raw_phase, read_state, write_state,
+    RoomLife, RoomTx, game_of, is_open, occupants, phase_of, raw_phase, read_state, write_state,
 };
 use crate::state::running_game::mark_game_running;
 
@@ -116,7 +117,9 @@ pub fn act(session: &mut Session<'_>, action: &[u8]) -> Result<(), Rejection> {
         if took_ms >= GAME_CALL_REPORTED_MS {
             context.calls.keep_fault(tx, call, GameError::Slow { took_ms });
         }
-        acted.map_err(|error| context.calls.rejection(tx, call, error))?
+        acted.map_err(|error| context.calls.rejection(tx, call, error))??;
+        text_delivery::owe_drawing(tx, &context.player_tx, context.calls.games);
+        Ok(())
     })
 }
 
@@ -210,7 +213,9 @@ pub fn tick(state: &mut StateHandle, index: u32, now_us: u64) -> Result<RoomTime
         |game, state, out, next| game.tick(state, out, next),
     );
     let time = timer.stop(budget_us);
-    header.ticks.enter_tick(now_us, now_us - due_us);
+    if header.ticks.enter_tick(now_us, now_us - due_us) {
+        record.late_ticks.fetch_add(1, Ordering::Relaxed);
+    }
     let ended = end_timer_call(
         &mut tx,
         room,
@@ -222,8 +227,10 @@ pub fn tick(state: &mut StateHandle, index: u32, now_us: u64) -> Result<RoomTime
         Ok(kept) => kept,
         Err(rejection) => {
             drop(tx);
-            abandon_match(state, index)?;
-            return Err(rejection);
+            return match abandon_match(state, room)? {
+                Abandonment::Busy => Ok(RoomTimers::Busy),
+                Abandonment::Done | Abandonment::NoMatch => Err(rejection),
+            };
         }
     };
     if phase_of(tx.get(&record.phase)) == MatchPhase::Playing {
@@ -252,11 +259,34 @@ pub fn tick(state: &mut StateHandle, index: u32, now_us: u64) -> Result<RoomTime
     kept.map(|()| RoomTimers::Done)
 }
 
-/// Ends the room's match as abandoned, without a call of the game.
-pub(crate) fn abandon_match(state: &mut StateHandle, index: u32) -> Result<(), Rejection> {
-    let mut tx = state.attachment.begin(state.memory.rooms.at(index));
+/// What became of a match that was to be abandoned.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Abandonment {
+    /// It is abandoned.
+    Done,
+    /// No match is being played.
+    NoMatch,
+    /// Another process holds the room's lock.
+    Busy,
+}
+
+/// Ends the room's match as abandoned, without a call of the game. Waits for no lock.
+pub(crate) fn abandon_match(state: &mut StateHandle, room: RoomRef) -> Result<Abandonment, Rejection> {
+    let record = state.memory.rooms.at(room.index());
+    let Some(mut tx) = state.attachment.try_begin(record, Duration::ZERO) else {
+        return Ok(Abandonment::Busy);
+    };
+    if !is_open(&tx, room) || phase_of(tx.get(&record.phase)) != MatchPhase::Playing {
+        return Ok(Abandonment::NoMatch);
+    }
+    let before = Before::of(&tx);
     finish(&mut tx, Outcome::Abandoned)?;
-    Ok(tx.commit()?)
+    let news = before.compare(&tx, state.games, room);
+    tx.commit()?;
+    if let Some(news) = news {
+        news.log(state.memory);
+    }
+    Ok(Abandonment::Done)
 }
 
 /// Decides what follows from a call of the room's game by a ticker: the match is abandoned if the call has failed, or

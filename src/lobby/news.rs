@@ -36,6 +36,14 @@ impl Before {
         }
     }
 
+    /// Of a room that this transaction opens.
+    pub(crate) fn of_new_room(tx: &RoomTx<'_>) -> Self {
+        Self {
+            phase: MatchPhase::Waiting,
+            log_head: tx.record().log.head(tx),
+        }
+    }
+
     /// What is worth a line in the log, if anything is.
     pub(crate) fn compare(self, tx: &RoomTx<'_>, games: &Games, room: RoomRef) -> Option<News> {
         let phase = phase_of(tx.get(&tx.record().phase));

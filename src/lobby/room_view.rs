@@ -1,7 +1,7 @@
 //! Views of a room for its members. Read under the room's lock; nothing is changed.
 
 use forkade_games::{GameError, Games, Viewer};
-use forkade_protocol::{RoomId, RoomRules, SeatInfo, ServerMessage, Snapshot};
+use forkade_protocol::{Phase, RoomId, RoomRules, SeatInfo, ServerMessage, Snapshot};
 
 use crate::limits::GAME_VIEW_BYTES_MAX;
 use crate::lobby::fanout;
@@ -35,7 +35,21 @@ pub fn look(session: &mut Session<'_>, request: u32) -> Result<(), Rejection> {
             context.calls.faults,
         );
         let player_tx = context.player_tx;
-        player_tx.reply(&mut tx, &ServerMessage::Picture { request, snapshot });
+        let message = match player_tx.knows_seat_to_move() {
+            true => ServerMessage::PictureToMove {
+                request,
+                snapshot,
+                to_move: seat_to_move(
+                    &tx,
+                    &shown,
+                    context.calls.games,
+                    context.seat,
+                    context.calls.faults,
+                ),
+            },
+            false => ServerMessage::Picture { request, snapshot },
+        };
+        player_tx.reply(&mut tx, &message);
         player_tx.consume(&mut tx);
         Ok(tx.commit()?)
     })
@@ -89,6 +103,26 @@ pub(crate) fn snapshot(
         reservations: reservations(tx),
         turn: current_turn(tx),
     }
+}
+
+/// Returns the seat to move, if a match is in progress and its seats move in turn. `seat` is the seat of the player that
+/// is shown the match. If the game fails, the error is added to `faults`.
+pub(crate) fn seat_to_move(
+    tx: &RoomTx<'_>,
+    shown: &ShownGame,
+    games: &Games,
+    seat: Option<u8>,
+    faults: &mut Vec<Fault>,
+) -> Option<u8> {
+    if phase_of(tx.get(&tx.record().phase)) != Phase::Playing || shown.is_switched_off() {
+        return None;
+    }
+    let to_move = game_of(tx, games).to_move(&read_state(tx));
+    to_move.unwrap_or_else(|error| {
+        let call = GameCall::of("to_move", seat);
+        faults.push(Fault::in_room(tx, games, shown.room(), call, error));
+        None
+    })
 }
 
 /// Returns the game's view for a seat or a spectator; empty if there was no match yet, or the game cannot show it.

@@ -7,17 +7,19 @@ use forkade_games::Games;
 use forkade_protocol::{Phase as MatchPhase, RoomEvent, ServerMessage, codec};
 use forkade_text::render::{self, RenderContext};
 
-use crate::limits::{FRAME_HEADER_BYTES, FRAME_TOTAL_BYTES_MAX};
+use crate::limits::{FRAME_HEADER_BYTES, FRAME_TOTAL_BYTES_MAX, TEXT_REDRAW_INTERVAL_MS};
 use crate::lobby::delivery::{BATCH_MAX, DeliveryStop, Entry, read_entry};
 use crate::lobby::ignoring::Ignored;
-use crate::lobby::room_view::view_for;
+use crate::lobby::room_view::{seat_to_move, view_for};
 use crate::session::rejection::Rejection;
-use crate::session::{CURSOR_LOST, Session};
+use crate::session::{CURSOR_LOST, PlayerTx, Session};
 use crate::state::buffers;
 use crate::state::fault::{Fault, GameCall};
 use crate::state::layout::RoomRef;
-use crate::state::rooms::{RoomTx, Seat, game_of, is_member, phase_of, read_state};
+use crate::state::players::LastDrawing;
+use crate::state::rooms::{RoomTx, Seat, game_of, is_member, phase_of};
 use crate::state::shown_game::ShownGame;
+use shmem::sys::clock::now_ms;
 
 /// Delivers a batch of events as sentences, with a drawing if the game has changed.
 pub(crate) fn deliver_as_text(
@@ -58,6 +60,7 @@ pub(crate) fn deliver_as_text(
     };
     // A player that was kicked must not see the view of the seat's new player.
     let is_there = is_member(&tx, room, player, seat);
+    let is_real_time = game.ticks_per_second() > 0;
     let mut has_changed = false;
     let mut entries = 0;
     let pause = loop {
@@ -85,12 +88,12 @@ pub(crate) fn deliver_as_text(
             continue;
         };
         let is_end = matches!(event, RoomEvent::Finished { .. });
-        if is_end && std::mem::take(&mut has_changed) {
+        if is_end && (std::mem::take(&mut has_changed) || is_there && is_real_time) {
             let drawing = draw_match(&tx, &shown, games, seat, faults);
             output.say(&mut tx, &drawing);
         }
-        // A real-time game changes all the time, so only `look` shows its drawing.
-        has_changed |= is_there && matches!(event, RoomEvent::Game { .. }) && game.ticks_per_second() == 0;
+        // A real-time game may change in each tick: `redraw` draws it.
+        has_changed |= is_there && matches!(event, RoomEvent::Game { .. }) && !is_real_time;
         let sentence = context.event(&event).unwrap_or_else(|error| {
             let call = GameCall::of("describe", seat);
             faults.push(Fault::in_room(&tx, games, room, call, error));
@@ -109,6 +112,80 @@ pub(crate) fn deliver_as_text(
         record.set_read_up_to(seat, next_cursor);
     }
     Ok(pause)
+}
+
+/// When the player's real-time match is to be looked at again, in milliseconds of the monotonic clock. While the player
+/// has not taken what it was sent before, it is not: drawings are left out then.
+pub(crate) fn redraw_due_ms(session: &Session<'_>) -> Option<u64> {
+    let (_, player) = session.player.filter(|_| session.is_text())?;
+    let (room, _) = session.membership().place()?;
+    let numbers = session.state.memory.rooms.at(room.index()).published_numbers()?;
+    let game = session.state.games.get(numbers.game)?;
+    let is_played = phase_of(numbers.phase.into()) == MatchPhase::Playing;
+    let last = session.state.attachment.read_own(&player.last_drawing);
+    (is_played && game.ticks_per_second() > 0 && session.all_sent())
+        .then_some(last.looked_at_ms + TEXT_REDRAW_INTERVAL_MS)
+}
+
+/// Draws the player's real-time match, if that is due, and if it looks different or the player has moved. Returns
+/// whether it was drawn.
+pub(crate) fn redraw(session: &mut Session<'_>) -> Result<bool, Rejection> {
+    let looked_at_ms = now_ms();
+    let is_due = redraw_due_ms(session).is_some_and(|due_ms| due_ms <= looked_at_ms);
+    let place = session.membership().place();
+    let Some(((player, player_tx), (room, seat))) = session.player().zip(session.player_tx()).zip(place)
+    else {
+        return Ok(false);
+    };
+    if !is_due || session.space_for_events() < 2 * FRAME_TOTAL_BYTES_MAX as u64 {
+        return Ok(false);
+    }
+    let (games, faults) = (session.state.games, &mut session.state.faults);
+    let record = session.state.memory.rooms.at(room.index());
+    let mut tx = session.state.attachment.begin(record);
+    let shown = ShownGame::mark(session.state.serving, record, room);
+    let last = tx.get(&player_tx.player.last_drawing);
+    let mut new = LastDrawing { looked_at_ms, ..last };
+    // A player that was kicked must not see the view of the seat's new player.
+    let is_played = phase_of(tx.get(&record.phase)) == MatchPhase::Playing;
+    let is_drawn = if is_played && is_member(&tx, room, player, seat) {
+        let drawing = draw_match(&tx, &shown, games, seat, faults);
+        new.hash = LastDrawing::hash_of(&drawing);
+        let is_owed = std::mem::take(&mut new.is_owed) != 0;
+        let has_ansi = tx.get(&player_tx.player.has_ansi) != 0;
+        let mut output = player_tx.begin_output(&tx);
+        // What was written since has scrolled a drawing in place away.
+        let is_out_of_place = has_ansi && output.head() != last.output_head;
+        let is_drawn = is_owed || is_out_of_place || new.hash != last.hash;
+        match (is_drawn, has_ansi) {
+            (false, _) => {}
+            (true, false) => output.say(&mut tx, &drawing),
+            (true, true) => {
+                let (drawn, rows) = render::in_place(&drawing, last.rows);
+                new.rows = rows;
+                output.put_bytes(&mut tx, drawn.as_bytes());
+                if is_owed {
+                    output.put_bytes(&mut tx, render::PROMPT.as_bytes());
+                }
+            }
+        }
+        new.output_head = output.head();
+        output.finish(&mut tx);
+        is_drawn
+    } else {
+        false
+    };
+    tx.set(&player_tx.player.last_drawing, new);
+    tx.commit()?;
+    Ok(is_drawn)
+}
+
+/// The player has moved: in a real-time match, its answer is a drawing.
+pub(crate) fn owe_drawing(tx: &mut RoomTx<'_>, player_tx: &PlayerTx, games: &Games) {
+    if player_tx.is_text() && game_of(tx, games).ticks_per_second() > 0 {
+        let last = tx.get(&player_tx.player.last_drawing);
+        tx.set(&player_tx.player.last_drawing, LastDrawing { is_owed: 1, ..last });
+    }
 }
 
 /// Decodes an event from a frame of the room's log.
@@ -140,31 +217,7 @@ fn draw_match(
         faults.push(Fault::in_room(tx, games, shown.room(), call, error));
         String::new()
     });
-    drawn + turn_hint(tx, shown, games, seat, faults)
-}
-
-/// Returns a sentence for the player whose move it is, else an empty string.
-pub(crate) fn turn_hint(
-    tx: &RoomTx<'_>,
-    shown: &ShownGame,
-    games: &Games,
-    seat: Option<u8>,
-    faults: &mut Vec<Fault>,
-) -> &'static str {
-    if phase_of(tx.get(&tx.record().phase)) != MatchPhase::Playing || shown.is_switched_off() {
-        return "";
-    }
-    let to_move = game_of(tx, games)
-        .to_move(&read_state(tx))
-        .unwrap_or_else(|error| {
-            let call = GameCall::of("to_move", seat);
-            faults.push(Fault::in_room(tx, games, shown.room(), call, error));
-            None
-        });
-    match to_move {
-        Some(_) if to_move == seat => "It is your move.\n",
-        _ => "",
-    }
+    drawn + render::turn_hint(seat_to_move(tx, shown, games, seat, faults), seat)
 }
 
 /// Returns the name of the player in a seat, or its number.

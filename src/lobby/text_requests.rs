@@ -17,6 +17,8 @@ use crate::state::directory::{Name, Presence};
 use crate::state::fault::{Fault, GameCall};
 use crate::state::handle::StateHandle;
 use crate::state::layout::RoomRef;
+use crate::state::players::LastDrawing;
+use crate::state::room_label::RoomLabel;
 use crate::state::rooms::game_of;
 use forkade_text::render;
 
@@ -49,6 +51,33 @@ pub fn rename(session: &mut Session<'_>, name: Name) -> Result<(), Rejection> {
     directory.rename_player(&mut tx, player, name);
     tx.set(&player_tx.player.name, name);
     player_tx.say(&mut tx, &format!("You are called {} now.\n", name.as_str()));
+    player_tx.consume(&mut tx);
+    Ok(tx.commit()?)
+}
+
+/// Notes whether the player's terminal understands ANSI's control sequences.
+///
+/// # Errors
+///
+/// If the transaction does not fit. That is a bug in the server.
+pub fn set_ansi(session: &mut Session<'_>, has_ansi: bool) -> Result<(), Rejection> {
+    let Some(player_tx) = session.player_tx() else {
+        return Ok(());
+    };
+    let player = player_tx.player;
+    let mut tx = session.state.attachment.begin(player);
+    tx.set(&player.has_ansi, u32::from(has_ansi));
+    tx.set(&player.last_drawing, LastDrawing::default());
+    let text = match has_ansi {
+        true => {
+            let mut output = player_tx.begin_output(&tx);
+            output.put_bytes(&mut tx, render::FREE_TOP_ROWS.as_bytes());
+            output.finish(&mut tx);
+            "A real-time match is drawn at the top of the screen now.\n"
+        }
+        false => "A real-time match is drawn as lines now.\n",
+    };
+    player_tx.say(&mut tx, text);
     player_tx.consume(&mut tx);
     Ok(tx.commit()?)
 }
@@ -103,7 +132,8 @@ pub fn list_cursor_before(number: u64) -> RoomId {
 ///
 /// If the player is in no room, or the text is no action.
 pub fn parse_action(session: &mut Session<'_>, text: &str) -> Result<Vec<u8>, Rejection> {
-    let (game, view) = join_leave::with_room(session, |tx, context| {
+    let name = session.name();
+    let (game, view, label, seat) = join_leave::with_room(session, |tx, context| {
         let shown = context.mark_shown(&tx);
         let games = context.calls.games;
         let view = view_for(&tx, &shown, games, context.seat).unwrap_or_else(|error| {
@@ -111,11 +141,12 @@ pub fn parse_action(session: &mut Session<'_>, text: &str) -> Result<Vec<u8>, Re
             context.calls.keep_fault(&tx, call, error);
             Vec::new()
         });
-        Ok((game_of(&tx, games), view))
+        let label = RoomLabel::of(&tx, games, context.calls.room);
+        Ok((game_of(&tx, games), view, label, context.seat))
     })?;
     game.parse_action(text, &view).map_err(|error| {
         Rejection::of_call(error, |error| {
-            Fault::without_room(game.name(), "parse_action", error)
+            Fault::for_player(label, seat.map(|seat| (seat, name)), "parse_action", error)
         })
     })
 }

@@ -11,7 +11,7 @@ use forkade_protocol::{Phase as MatchPhase, RoomEvent, Turn};
 use shmem::sys::clock::now_ms;
 
 use crate::lobby::delivery::Events;
-use crate::lobby::match_play::{self, RoomTimers, call_game, end_timer_call};
+use crate::lobby::match_play::{self, Abandonment, RoomTimers, call_game, end_timer_call};
 use crate::lobby::news::Before;
 use crate::lobby::tick_budget::{CallTimer, budget_us};
 use crate::session::rejection::Rejection;
@@ -71,8 +71,10 @@ pub(crate) fn run_turn_timer(
         Ok(kept) => kept,
         Err(rejection) => {
             drop(tx);
-            match_play::abandon_match(state, index)?;
-            return Err(rejection);
+            return match match_play::abandon_match(state, room)? {
+                Abandonment::Busy => Ok(RoomTimers::Busy),
+                Abandonment::Done | Abandonment::NoMatch => Err(rejection),
+            };
         }
     };
     let news = before.compare(&tx, state.games, room);

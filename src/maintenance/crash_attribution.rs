@@ -13,17 +13,15 @@
 
 use std::sync::atomic::Ordering;
 
-use forkade_protocol::{Outcome, Phase as MatchPhase};
 use shmem::sys::clock::now_ms;
 use shmem::sys::process::ProcessId;
 
 use crate::limits::TICK_MARK_TIMEOUT_MS;
-use crate::lobby::match_play::finish;
+use crate::lobby::match_play::{Abandonment, abandon_match};
 use crate::maintenance::crash_policy::{RestartDecision, RoomCrashHistory};
 use crate::session::rejection::Rejection;
 use crate::state::handle::StateHandle;
 use crate::state::layout::{Memory, RoomRef};
-use crate::state::rooms::{is_open, phase_of};
 use crate::state::running_game::{RoomCrashCounter, RunningGame};
 
 /// The consequence of a ticker's death in a game's code.
@@ -131,7 +129,8 @@ fn count_crash(
     };
     let ran_for_ms = now_ms().saturating_sub(mark.since_ms.load(Ordering::Relaxed));
     let (decision, crashes) = enter_crash(&record.crash_counter, room, ran_for_ms);
-    if decision == RestartDecision::Replace || !abandon_running_match(state, room)? {
+    // If the room's lock is held, the next such crash abandons the match: no ticker waits for a room.
+    if decision == RestartDecision::Replace || abandon_match(state, room)? != Abandonment::Done {
         return Ok(Some(TickerCrash::Counted { room, crashes }));
     }
     record.crash_counter.crashes.store(0, Ordering::Relaxed);
@@ -181,16 +180,4 @@ fn enter_crash(counter: &RoomCrashCounter, room: RoomRef, ran_for_ms: u64) -> (R
         .store(history.window_began_ms, Ordering::Relaxed);
     counter.crashes.store(history.count, Ordering::Relaxed);
     (decision, history.count)
-}
-
-/// Abandons the match in a room without a call of its game. Returns false if no match is being played.
-fn abandon_running_match(state: &mut StateHandle, room: RoomRef) -> Result<bool, Rejection> {
-    let mut tx = state.attachment.begin(state.memory.rooms.at(room.index()));
-    let record = tx.record();
-    let is_playing = is_open(&tx, room) && phase_of(tx.get(&record.phase)) == MatchPhase::Playing;
-    if is_playing {
-        finish(&mut tx, Outcome::Abandoned)?;
-        tx.commit()?;
-    }
-    Ok(is_playing)
 }

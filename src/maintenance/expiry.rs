@@ -8,7 +8,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use shmem::lock::Lock;
-use shmem::transaction::{Record, SingleWriter};
+use shmem::transaction::SingleWriter;
 
 use crate::limits::{JOURNAL_BYTES, LOBBY_GRACE_MS_MIN};
 use crate::lobby::{departure, join_leave};
@@ -16,9 +16,11 @@ use crate::maintenance::eviction::shortened_ms;
 use crate::session::Session;
 use crate::session::transport::ByteCounts;
 use crate::state::connections::{Claim, ConnectionRecord};
-use crate::state::directory::Presence;
+use crate::state::directory::{Name, Presence};
 use crate::state::handle::StateHandle;
+use crate::state::incidents::IncidentKind;
 use crate::state::layout::{LockOwner, PlayerRef, RoomRef};
+use crate::state::room_label::Quoted;
 use crate::state::rooms::RoomLife;
 
 /// Identities that one transaction examines, so that the lobby's lock is held for microseconds.
@@ -44,7 +46,7 @@ pub fn expire_players(state: &mut StateHandle, now_ms: u64) -> Vec<u32> {
 pub fn expire_some_players(state: &mut StateHandle, first: u32, now_ms: u64) -> (Vec<u32>, Option<u32>) {
     let mut doorbells = Vec::new();
     let (leaving, next) = collect_expired(state, first, now_ms);
-    for player in leaving {
+    for (player, why) in leaving {
         let record = state.memory.players.at(player.index());
         let noted = record.noted_lock().load(Ordering::Relaxed);
         let is_held = |lock: &Lock| lock.holder().is_some();
@@ -57,25 +59,37 @@ pub fn expire_some_players(state: &mut StateHandle, first: u32, now_ms: u64) -> 
         state.attachment.acquire(record);
         let place = state.attachment.read_own(&record.membership).place();
         let room = place.map(|(room, _)| room.index());
-        let held = room
-            .map(|room| state.memory.rooms.at(room))
-            .filter(|room| is_held(room.lock()));
-        match held {
-            // It may hang, and perhaps nobody else needs the room.
-            Some(room) => state.attachment.report_held(room),
-            None => {
-                departure::expire(state, player, |_| {});
-                doorbells.extend(room);
-            }
+        let name = state.attachment.read_own(&record.name);
+        if departure::expire(state, player, Some(Duration::ZERO), |_| {}) {
+            tell_departure(state, name, room, why);
+            doorbells.extend(room);
+        } else if let Some(room) = room {
+            // Its holder may hang, and perhaps nobody else needs the room.
+            state.attachment.report_held(state.memory.rooms.at(room));
         }
         state.attachment.release(record);
     }
     (doorbells, next)
 }
 
-/// Marks the expired players among the next identities from `first` on. Returns them, and the index to go on with, if
-/// any.
-fn collect_expired(state: &mut StateHandle, first: u32, now_ms: u64) -> (Vec<PlayerRef>, Option<u32>) {
+/// Says in the log and among the incidents that a player is gone.
+fn tell_departure(state: &StateHandle, name: Name, room: Option<u32>, why: &str) {
+    log::info!("{} has left: {why}", Quoted(name.as_str()));
+    state.memory.incidents.enter(
+        IncidentKind::Departure,
+        (std::process::id(), room),
+        name.as_str(),
+        format_args!("has left: {why}"),
+    );
+}
+
+/// Marks the expired players among the next identities from `first` on. Returns them with the reason, and the index to go
+/// on with, if any.
+fn collect_expired(
+    state: &mut StateHandle,
+    first: u32,
+    now_ms: u64,
+) -> (Vec<(PlayerRef, &'static str)>, Option<u32>) {
     let (memory, directory) = (state.memory, state.memory.directory);
     let grace_ms = memory.header.seat_grace_ms.load(Ordering::Relaxed);
     let mut tx = state.attachment.begin(directory.record);
@@ -114,7 +128,12 @@ fn collect_expired(state: &mut StateHandle, first: u32, now_ms: u64) -> (Vec<Pla
             tx.set(&identity.presence, Presence::EXPIRING.raw());
         }
         if expired || presence == Presence::EXPIRING {
-            leaving.push(PlayerRef::new(index, tx.get(&identity.generation)));
+            let why = match (expired, tx.get(&identity.kicked) != 0) {
+                (false, _) => "its leaving was interrupted",
+                (true, true) => "an operator has removed it",
+                (true, false) => "it did not come back in time",
+            };
+            leaving.push((PlayerRef::new(index, tx.get(&identity.generation)), why));
         }
     }
     tx.commit().expect("the marks of one transaction fit the journal");
@@ -218,6 +237,7 @@ mod tests {
     use super::*;
     use crate::state::layout::{Capacity, Memory};
     use forkade_games::Games;
+    use shmem::transaction::Record;
 
     #[test]
     fn the_rooms_to_visit_are_those_that_there_are_and_not_those_that_there_were() {

@@ -4,18 +4,18 @@
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use forkade_protocol::{ClientMessage, ServerMessage, codec, frame};
+use forkade_protocol::{ClientMessage, ServerMessage, Snapshot, codec, frame};
 
 use crate::limits::{FRAME_BYTES_MAX, FRAME_HEADER_BYTES};
 use crate::session::Session;
 use crate::session::rate::RateCharge;
 use crate::session::rejection::Rejection;
 use crate::state::buffers;
-use crate::state::players::{OutputRing, PlayerRecord};
+use crate::state::players::{LastDrawing, OutputRing, PlayerRecord};
 use forkade_games::Games;
 use forkade_text::input::InputState;
 use forkade_text::render;
-use shmem::sys::clock::last_tick_ms;
+use shmem::sys::clock::{last_tick_ms, now_ms};
 use shmem::transaction::{Record, Tx};
 
 /// Bytes of a frame whose message holds only a few numbers.
@@ -297,6 +297,13 @@ impl PlayerTx {
     /// [`limits`](crate::limits)).
     pub(crate) fn reply<R: Record>(&self, tx: &mut Tx<'_, R>, message: &ServerMessage) {
         if let Some(TextMode { games, .. }) = self.text {
+            match message {
+                ServerMessage::Joined { snapshot, .. } => self.note_drawing(tx, snapshot, None),
+                ServerMessage::PictureToMove {
+                    snapshot, to_move, ..
+                } => self.note_drawing(tx, snapshot, *to_move),
+                _ => {}
+            }
             return self.say(tx, &render::message(games, message));
         }
         buffers::with_frame(|buffer| {
@@ -308,6 +315,33 @@ impl PlayerTx {
     /// Whether the player is in text mode.
     pub(crate) fn is_text(&self) -> bool {
         self.text.is_some()
+    }
+
+    /// Whether the player can be told the seat to move.
+    pub(crate) fn knows_seat_to_move(&self) -> bool {
+        self.is_text() || self.player.dialect().version >= 3
+    }
+
+    /// Notes that the player is shown this snapshot as text, with its drawing.
+    pub(crate) fn note_drawing<R: Record>(
+        &self,
+        tx: &mut Tx<'_, R>,
+        snapshot: &Snapshot,
+        to_move: Option<u8>,
+    ) {
+        let Some(TextMode { games, .. }) = self.text else {
+            return;
+        };
+        // A drawing in place is another one.
+        if tx.get(&self.player.has_ansi) == 0 {
+            let drawing = render::view_text(games, snapshot) + render::turn_hint(to_move, snapshot.seat);
+            let last = LastDrawing {
+                hash: LastDrawing::hash_of(&drawing),
+                looked_at_ms: now_ms(),
+                ..LastDrawing::default()
+            };
+            tx.set(&self.player.last_drawing, last);
+        }
     }
 
     /// Appends text and a prompt to the output of a player in text mode. Does nothing for other players.

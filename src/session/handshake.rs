@@ -569,6 +569,8 @@ fn reopen_text(
     tx.set(&player_record.input_state, tx.get(&record.typed_state));
     tx.set(&player_record.telnet_refused, tx.get(&record.telnet_refused));
     tx.set(&player_record.telnet_answered, consumed);
+    // It may be another terminal.
+    tx.set(&player_record.has_ansi, 0);
     // All that the client was sent on this connection was sent before the stream.
     let sent = tx.get(&record.handshake_reply_bytes);
     open(tx, record, player, used, (consumed, resuming_at), &[]);

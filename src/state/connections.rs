@@ -19,7 +19,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use crate::limits::{
     CLOSE_MESSAGE_BYTES_MAX, CONNECTION_SLOTS_PER_KEEPER, HANDSHAKE_BYTES_MAX, HANDSHAKE_REPLY_BYTES_MAX,
-    PROXY_HEADER_BYTES_MAX,
+    PLAYER_NAME_BYTES_MAX, PROXY_HEADER_BYTES_MAX,
 };
 use crate::state::hang_kind::HangKind;
 use crate::state::layout::{ConnectionRef, Memory, PlayerRef, RoomRef};
@@ -119,6 +119,11 @@ shared_record! {
         pub stream_end: Guarded<u64>,
         /// When [`Phase::CLOSING`] began, in milliseconds of the monotonic clock.
         pub closing_since_ms: Guarded<u64>,
+        /// The name of the player that the connection carries: for its keeper, which takes no lock. Only the handler
+        /// writes it.
+        player_name: SharedBytes<{ PLAYER_NAME_BYTES_MAX / 8 }>,
+        /// Its length, in bytes; 0 while it is written, and without a player.
+        player_name_bytes: AtomicU32,
         /// Received straight from the socket. What has no space here lies in the [`LongOpening`].
         pub handshake: SharedBytes<{ HANDSHAKE_BYTES_MAX / 8 }>,
         /// Sent straight from here.
@@ -314,6 +319,7 @@ impl ConnectionRecord {
         self.operator_flags.store(0, Ordering::Relaxed);
         self.hang.store(0, Ordering::Relaxed);
         self.shown_room.store(0, Ordering::Relaxed);
+        self.player_name_bytes.store(0, Ordering::Relaxed);
         self.set_peer(peer.into());
         true
     }
@@ -450,6 +456,23 @@ impl ConnectionRecord {
             true => self.operator_flags.fetch_or(flag as u32, Ordering::AcqRel),
             false => self.operator_flags.fetch_and(!(flag as u32), Ordering::AcqRel),
         };
+    }
+
+    /// Publishes the name of the player that the connection carries. Only its handler may call this.
+    pub(crate) fn set_player_name(&self, name: &str) {
+        let bytes = u32::try_from(name.len()).expect("a name is short");
+        self.player_name_bytes.store(0, Ordering::Release);
+        self.player_name.copy_in(0, name.as_bytes());
+        self.player_name_bytes.store(bytes, Ordering::Release);
+    }
+
+    /// The name of the player that the connection carries; empty if there is none, or while the handler writes it.
+    pub(crate) fn player_name(&self) -> String {
+        let mut name = [0; PLAYER_NAME_BYTES_MAX];
+        let bytes = self.player_name_bytes.load(Ordering::Acquire) as usize;
+        let name = &mut name[..bytes.min(PLAYER_NAME_BYTES_MAX)];
+        self.player_name.copy_out(0, name);
+        String::from_utf8_lossy(name).into_owned()
     }
 
     /// The other end of the connection.

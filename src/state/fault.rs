@@ -81,6 +81,20 @@ impl Fault {
         }
     }
 
+    /// The game has failed in a call that was made for a player of this room, without its lock.
+    pub(crate) fn for_player(
+        room: RoomLabel,
+        seat: Option<(u8, Name)>,
+        method: &'static str,
+        error: GameError,
+    ) -> Self {
+        Self {
+            room: Some(room),
+            seat,
+            ..Self::without_room(room.game(), method, error)
+        }
+    }
+
     /// The game has failed in a call that concerns no room yet.
     pub(crate) fn without_room(game: &'static str, method: &'static str, error: GameError) -> Self {
         Self {

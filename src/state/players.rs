@@ -4,6 +4,7 @@
 //! player record is owned by the one process that serves the player, which changes it under whatever lock it holds.
 //! Other processes read only its atomic fields.
 
+use std::hash::{DefaultHasher, Hasher};
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use zerocopy::{FromBytes, Immutable, IntoBytes};
@@ -71,6 +72,10 @@ shared_record! {
         /// In text mode: the secret part of the resume word. Others check its hash, in the identity; the player can ask
         /// for the word.
         pub resume_secret: Guarded<u64>,
+        /// In text mode: what the player was last shown of a real-time match.
+        pub(crate) last_drawing: Guarded<LastDrawing>,
+        /// Nonzero in text mode if the player has said that its terminal understands ANSI's control sequences.
+        pub(crate) has_ansi: Guarded<u32>,
         /// In text mode: resume words that were refused.
         pub words_refused: Guarded<u32>,
         /// In text mode: input offset up to which telnet commands were answered.
@@ -216,6 +221,31 @@ impl Membership {
     }
 }
 
+/// What a player in text mode was last shown of a real-time match.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable)]
+#[repr(C)]
+pub(crate) struct LastDrawing {
+    /// A hash of the drawing.
+    pub(crate) hash: u64,
+    /// When the match was last looked at, in milliseconds of the monotonic clock.
+    pub(crate) looked_at_ms: u64,
+    /// The output offset behind the drawing.
+    pub(crate) output_head: u64,
+    /// The rows at the top of the terminal that the drawing takes; 0 if it was drawn as lines.
+    pub(crate) rows: u32,
+    /// Nonzero if the player has moved since then, and has got no answer: it is drawn in any case.
+    pub(crate) is_owed: u32,
+}
+
+impl LastDrawing {
+    /// A hash of a drawing.
+    pub(crate) fn hash_of(drawing: &str) -> u64 {
+        let mut hasher = DefaultHasher::new();
+        hasher.write(drawing.as_bytes());
+        hasher.finish()
+    }
+}
+
 /// What a client has negotiated in its greeting. It holds for the session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Dialect {
@@ -271,6 +301,8 @@ impl PlayerRecord {
         tx.set(&self.consumed, 0);
         tx.set(&self.output_head, 0);
         tx.set(&self.is_text, 0);
+        tx.set(&self.last_drawing, LastDrawing::default());
+        tx.set(&self.has_ansi, 0);
         self.input.rebase(tx, 0);
         self.output.rebase(tx, 0);
         // Not journaled: until the commit the record belongs to no player.

@@ -6,7 +6,7 @@ use forkade_games::Games;
 use forkade_protocol::RoomId;
 use forkade_text::escape::Escaped;
 
-use crate::state::layout::{Memory, RoomRef};
+use crate::state::layout::{LockOwner, Memory, RoomRef};
 use crate::state::rooms::{RoomName, RoomTx, game_of};
 
 /// The number by which players and operators refer to the room in this slot. It is used again once the room is gone.
@@ -61,6 +61,14 @@ impl fmt::Display for RoomLabel {
             write!(out, ", {}", Quoted(name.as_str()))?;
         }
         out.write_str(")")
+    }
+}
+
+/// What a lock belongs to, as log and console name it.
+pub(crate) fn lock_owner_name(memory: &Memory, games: &Games, owner: LockOwner) -> String {
+    match owner {
+        LockOwner::Room(index) => RoomLabel::published(memory, games, index).to_string(),
+        other => other.to_string(),
     }
 }
 

@@ -115,6 +115,8 @@ shared_record! {
         pub crash_counter: RoomCrashCounter,
         /// How the room's game keeps to the time that a ticker's call may take.
         pub tick_conduct: TickConductCell,
+        /// Late ticks of all rooms that have used the record.
+        pub late_ticks: AtomicU64,
         /// Crashes of handlers that this room's game caused while it showed its match. The keepers write it.
         pub show_crash_counter: RoomCrashCounter,
         /// The generation of the room whose game is not asked any more to show its match.

@@ -53,10 +53,11 @@ pub struct Lateness {
 }
 
 impl TickFigures {
-    /// Counts a tick that took place so late, at `now_us`.
-    pub(crate) fn enter_tick(&self, now_us: u64, late_us: u64) {
+    /// Counts a tick that took place so late, at `now_us`. Returns whether it was later than [`TICK_LATE_US`].
+    pub(crate) fn enter_tick(&self, now_us: u64, late_us: u64) -> bool {
         self.ticks_total.fetch_add(1, Ordering::Relaxed);
-        if late_us > TICK_LATE_US {
+        let is_late = late_us > TICK_LATE_US;
+        if is_late {
             self.late_total.fetch_add(1, Ordering::Relaxed);
         }
         let number = now_us / TICK_FIGURES_SLICE_US;
@@ -77,6 +78,7 @@ impl TickFigures {
         }
         slice.max_us.fetch_max(late_us, Ordering::Relaxed);
         slice.counts[bucket_of(late_us)].fetch_add(1, Ordering::Relaxed);
+        is_late
     }
 
     /// The lateness of the ticks of the last minute; `None` if there were none. A percentile is the upper end of a

@@ -16,6 +16,7 @@ mod table;
 
 use changed_state::{a_program_that_cannot_read_a_running_match_is_refused_with_game_and_room, with_ledger};
 use common::rooms::rejection;
+use common::text_client::TextClient;
 use std::process::{Command, ExitCode};
 use std::time::Duration;
 
@@ -38,6 +39,8 @@ use slow::{
     a_room_whose_ticks_take_long_is_slowed_and_abandoned_and_others_tick_on,
     a_tick_that_never_ends_keeps_one_ticker_and_no_other_room,
     any_ticker_runs_the_rooms_of_another_that_stands_still,
+    late_ticks_are_shown_by_status_and_for_their_room_by_top,
+    ticks_that_sleep_in_as_many_rooms_as_there_are_tickers_are_ended,
 };
 
 /// Runs this program as a server.
@@ -176,8 +179,13 @@ fn an_action_that_panics_is_rejected_and_room_and_process_survive() {
     );
     expect_logged(&server, &["handler", place, &action, "nothing is there"]);
     let failures = server.status("game_failures_total");
-    assert!(failures >= 6, "{failures}");
     let events = server.ask_json("events 100");
+    let entered = events.as_array().expect("a list").iter();
+    let entered = entered.filter(|event| event["kind"] == "failure").count();
+    assert!(
+        failures >= 6 && failures == entered as u64,
+        "{failures}, {entered}"
+    );
     let is_it = |event: &&serde_json::Value| {
         let what = event["what"].as_str().unwrap_or_default();
         event["kind"] == "failure" && what.ends_with("panicked: nothing is there")
@@ -221,6 +229,31 @@ fn an_action_that_sleeps_is_logged_even_if_no_player_waits_for_it() {
         &server,
         &["handler", "player=\"Ann\"", "act in room", ": it took 15"],
     );
+}
+
+fn what_a_player_types_is_parsed_with_the_view_and_a_failure_names_game_and_room() {
+    let server = start();
+    let (mut ann, bob, _) = together(&server);
+    drop(bob);
+    let mut cyd = TextClient::connect(&server);
+    cyd.type_line("name Cyd");
+    cyd.read_until("You are called Cyd now.");
+    cyd.type_line("join 1");
+    cyd.read_until("You are in room 1");
+    ann.act(deed(&Deed::Add(5))).expect("legal");
+    assert_eq!(number(&mut ann), 5);
+    // He sees that the sum is 5.
+    cyd.type_line("the same again");
+    assert_eq!(number(&mut ann), 10);
+    cyd.type_line("panic");
+    cyd.read_until("No: ");
+    let place = "parse_action in room 1 (fragile, \"china shop\"), seat 2 \"Cyd\": panicked at";
+    expect_logged(&server, &["handler", "player=\"Cyd\"", place, "unspeakable"]);
+    let events = server.ask_json("events");
+    let is_it = |event: &serde_json::Value| {
+        event["kind"] == "failure" && event["room"] == 1 && event["player"] == "Cyd"
+    };
+    assert!(events.as_array().expect("a list").iter().any(is_it), "{events}");
 }
 
 fn a_game_whose_constructor_fails_leaves_no_room_behind() {
@@ -572,6 +605,9 @@ fn main() -> ExitCode {
         a_room_whose_ticks_take_long_is_slowed_and_abandoned_and_others_tick_on,
         a_tick_that_never_ends_keeps_one_ticker_and_no_other_room,
         any_ticker_runs_the_rooms_of_another_that_stands_still,
+        late_ticks_are_shown_by_status_and_for_their_room_by_top,
+        ticks_that_sleep_in_as_many_rooms_as_there_are_tickers_are_ended,
+        what_a_player_types_is_parsed_with_the_view_and_a_failure_names_game_and_room,
         an_action_that_repeatedly_kills_its_process_closes_only_its_own_connection,
         a_client_that_kills_a_shared_handler_is_soon_isolated_and_the_others_continue,
         a_client_that_killed_a_shared_handler_stays_isolated_under_the_next_keeper,

@@ -1,11 +1,13 @@
 //! Games whose ticks take long, or never end.
 
 use std::process::Command;
+use std::time::Duration;
 
 use forkade_protocol::client::{Client, NewRoom};
 use forkade_protocol::{Outcome, Phase, RoomEvent, RoomSettings, ServerMessage, codec};
 use nix::sys::signal::Signal;
 
+use crate::common::operator::Operator;
 use crate::common::{Server, WAIT_MAX};
 use crate::games::Pace;
 use crate::{expect_logged, number, start};
@@ -19,6 +21,8 @@ fn room(way: Pace) -> NewRoom {
         ..NewRoom::new("sluggish", "waiting room")
     }
 }
+
+const NO_WATCHDOG: [&str; 2] = ["--watchdog-cpu-ms", "0"];
 
 /// Waits until the match is abandoned.
 fn expect_abandoned(player: &mut Client) {
@@ -98,24 +102,22 @@ pub(crate) fn a_tick_that_never_ends_keeps_one_ticker_and_no_other_room() {
         assert!(next >= before + ticks);
         assert_eq!(number(&mut bob), next + 1, "it is ticked further");
         expect_logged(&server, &["ticker", "one ticker after another", "abandoned"]);
+        let ended = "a match has ended in room 2 (sluggish, \"waiting room\"): Abandoned";
+        expect_logged(&server, &["ticker", " INFO ", ended]);
     }
 }
 
-pub(crate) fn any_ticker_runs_the_rooms_of_another_that_stands_still() {
+/// A server with two tickers, which may be stopped if there is no watchdog.
+fn start_with_tickers(options: &[&str]) -> (Server, Vec<u32>) {
     let this_program = std::env::current_exe().expect("a running program has a file");
     let addresses = ["--listen", "127.0.0.1:0", "--console", "127.0.0.1:0"];
-    let options = ["--tickers", "2", "--watchdog-cpu-ms", "0"];
     let server = Server::run(
         Command::new(this_program)
             .arg("serve")
             .args(addresses)
+            .args(["--tickers", "2"])
             .args(options),
     );
-    let mut players = [server.client("Ann"), server.client("Bob")];
-    for player in &mut players {
-        player.create_room(room(Pace::Prompt)).expect("a room is free");
-        assert_eq!(number(player), 1);
-    }
     let processes = server.ask_json("processes");
     let tickers = processes.as_array().expect("a list").iter();
     let tickers: Vec<u32> = tickers
@@ -123,6 +125,59 @@ pub(crate) fn any_ticker_runs_the_rooms_of_another_that_stands_still() {
         .map(|process| u32::try_from(process["pid"].as_u64().expect("a number")).expect("a pid"))
         .collect();
     assert_eq!(tickers.len(), 2);
+    (server, tickers)
+}
+
+/// Nobody but the watchdog sees that: no process is left that would wait for one of the rooms.
+pub(crate) fn ticks_that_sleep_in_as_many_rooms_as_there_are_tickers_are_ended() {
+    let (server, _) = start_with_tickers(&[]);
+    let mut players = [server.client("Ann"), server.client("Bob")];
+    for player in &mut players {
+        player
+            .create_room(room(Pace::FallsAsleep))
+            .expect("a room is free");
+    }
+    players.iter_mut().for_each(expect_abandoned);
+    assert!(server.status("watchdog_kills_total") >= 2);
+}
+
+pub(crate) fn late_ticks_are_shown_by_status_and_for_their_room_by_top() {
+    let (server, tickers) = start_with_tickers(&NO_WATCHDOG);
+    let mut ann = server.client("Ann");
+    ann.create_room(room(Pace::Prompt)).expect("a room is free");
+    assert_eq!(number(&mut ann), 1);
+    let mut operator = Operator::new(&server);
+    operator.send(b"top 3 --json\n");
+    for ticker in &tickers {
+        server.signal(*ticker, Signal::SIGSTOP);
+    }
+    // Several ticks are due meanwhile; the first of them comes late, and the others are left out.
+    std::thread::sleep(Duration::from_millis(400));
+    for ticker in &tickers {
+        server.signal(*ticker, Signal::SIGCONT);
+    }
+    last_tick(&mut ann, 1);
+    let top: serde_json::Value = serde_json::from_str(&operator.reply()[0]).expect("JSON");
+    let rows = top.as_array().expect("a list");
+    let of_room = rows
+        .iter()
+        .find(|row| row["top"] == "room")
+        .expect("it is ticked");
+    assert!(of_room["ticks_late"].as_u64() >= Some(1), "{top}");
+    let status = server.ask_json("status");
+    assert!(status["ticks_late_total"].as_u64() >= Some(1), "{status}");
+    for figure in ["tick_lateness_p99_ms", "tick_lateness_max_ms"] {
+        assert!(status[figure].as_f64() >= Some(200.0), "{figure}: {status}");
+    }
+}
+
+pub(crate) fn any_ticker_runs_the_rooms_of_another_that_stands_still() {
+    let (server, tickers) = start_with_tickers(&NO_WATCHDOG);
+    let mut players = [server.client("Ann"), server.client("Bob")];
+    for player in &mut players {
+        player.create_room(room(Pace::Prompt)).expect("a room is free");
+        assert_eq!(number(player), 1);
+    }
     let mut ticks = [1, 1];
     let mut expect_ticks = |players: &mut [Client; 2], count: u32| {
         for (player, last) in players.iter_mut().zip(&mut ticks) {

@@ -63,8 +63,6 @@ fn cases() -> Vec<Case> {
         unseen("`view` ends its process", Shows::View, Way::Aborts),
         unseen("`draw` loops", Shows::Draw, Way::Loops),
         unseen("`draw` ends its process", Shows::Draw, Way::Aborts),
-        unseen("`describe` loops", Shows::Describe, Way::Loops),
-        unseen("`describe` ends its process", Shows::Describe, Way::Aborts),
     ]
 }
 
@@ -141,16 +139,13 @@ fn measure(case: &Case) -> String {
             answer += &format!(", then look: {looked}");
         }
     });
+    let mut told = None;
+    crate::common::eventually("the author is told", || {
+        told = last_told(&server.log());
+        told.is_some()
+    });
+    let told = told.unwrap_or_default();
     let handlers = server.status("takeovers_total");
-    let log = server.log();
-    let told = log
-        .lines()
-        .filter(|line| line.contains(" WARN ") || line.contains(" ERROR "))
-        .filter(|line| !line.contains("replaced"))
-        .filter_map(|line| line.split_once("]").and_then(|(_, rest)| rest.split_once(": ")))
-        .map(|(_, text)| text.chars().take(150).collect::<String>())
-        .next_back()
-        .unwrap_or_else(|| "nothing".to_owned());
     format!(
         "| {} | {answer}; {} resumes; {} ms | {} ms | {handlers} | {told} |",
         case.what,
@@ -158,6 +153,23 @@ fn measure(case: &Case) -> String {
         waited.as_millis(),
         other.as_millis()
     )
+}
+
+/// The last record that tells the author of a failure, without a backtrace.
+fn last_told(log: &str) -> Option<String> {
+    let is_about_the_game = |line: &&str| {
+        (line.contains(" WARN ") || line.contains(" ERROR "))
+            && !["replaced", "come round", "keeps others"]
+                .iter()
+                .any(|other| line.contains(other))
+    };
+    let record = log.lines().rfind(is_about_the_game)?;
+    let (_, text) = record.split_once(']')?.1.split_once(": ")?;
+    let end = ["; called from", "; its backtrace"]
+        .iter()
+        .filter_map(|rest| text.find(rest))
+        .min();
+    Some(text[..end.unwrap_or(text.len())].to_owned())
 }
 
 /// Prints the table.

@@ -84,6 +84,11 @@ impl TextClient {
         rest
     }
 
+    /// Takes all bytes that the test has read: what a terminal shows, as far as it was not taken before.
+    pub fn take_read(&mut self) -> Vec<u8> {
+        self.received.drain(..std::mem::take(&mut self.seen)).collect()
+    }
+
     /// Types a line, and reads up to the next prompt.
     #[track_caller]
     pub fn ask(&mut self, line: &str) -> String {

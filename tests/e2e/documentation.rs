@@ -153,6 +153,7 @@ fn every_limit_is_documented_with_its_value() {
         ),
         ("a line on the console", limits::CONSOLE_LINE_BYTES_MAX, "bytes"),
         ("a line in text mode", limits::TEXT_LINE_BYTES_MAX, "bytes"),
+        ("lines of a drawing in place", limits::DRAWING_ROWS_MAX, "lines"),
         ("a game's encoded state", limits::GAME_STATE_BYTES_MAX, "bytes"),
         ("a game's encoded view", limits::GAME_VIEW_BYTES_MAX, "bytes"),
         ("a game's encoded action", limits::ACTION_BYTES_MAX, "bytes"),

@@ -73,6 +73,38 @@ fn the_log_says_who_comes_and_goes_and_how_matches_end_and_never_what_is_said() 
 }
 
 #[test]
+fn a_match_that_begins_with_its_room_is_logged_and_so_is_a_player_that_does_not_come_back() {
+    let server = Server::start(&["--seat-grace-ms", "200"]);
+    let mut ann = server.client("Ann");
+    ann.create_room(NewRoom::new("relay", "Hall"))
+        .expect("a room is free");
+    drop(ann);
+    let label = "room 1 (relay, \"Hall\")";
+    for line in [
+        format!("{label} was opened"),
+        format!("a match begins in {label}"),
+        "\"Ann\" has left: it did not come back in time".to_owned(),
+        format!("{label} has closed"),
+    ] {
+        eventually(&format!("the log has {line:?}"), || {
+            let log = server.log();
+            log.lines()
+                .filter(|record| record.contains(" INFO ") && record.contains(&line))
+                .count()
+                == 1
+        });
+    }
+    let events = server.ask_json("events");
+    let is_removal = |event: &&Value| {
+        event["kind"] == "departure"
+            && event["player"] == "Ann"
+            && event["room"] == 1
+            && event["what"] == "has left: it did not come back in time"
+    };
+    assert_eq!(rows(&events).iter().filter(is_removal).count(), 1, "{events}");
+}
+
+#[test]
 fn events_lists_deaths_takeovers_refusals_and_departures_and_survives_the_deaths() {
     let server = Server::start(&[]);
     let mut ann = server.client("Ann");
@@ -94,8 +126,8 @@ fn events_lists_deaths_takeovers_refusals_and_departures_and_survives_the_deaths
                     && event["what"].as_str().is_some_and(|text| text.contains(what))
             })
         };
-        has("death", None, &format!("handler {handler} died (SIGKILL)"))
-            && has("takeover", None, "goes on with 1 connections")
+        has("death", Some("Ann"), &format!("handler {handler} died (SIGKILL)"))
+            && has("takeover", Some("Ann"), "goes on with 1 connections")
             && has("refusal", Some("Eve"), "Malformed")
             && has("departure", Some("Bob"), "has lost the connection")
     });
@@ -145,9 +177,14 @@ fn top_shows_who_sends_most_and_the_busiest_room_without_keeping_other_queries_w
     assert_eq!(of("Ann")["room"], 1, "{quiet:?}");
     let until = Instant::now() + Duration::from_millis(1500);
     while Instant::now() < until {
-        bob.act(vec![7; 100]).expect("sent");
-        bob.ping().expect("the session lives");
-        while bob.receive(Duration::ZERO).expect("the session lives").is_some() {}
+        // The quiet room is not still.
+        ann.act(vec![7]).expect("sent");
+        ann.ping().expect("the session lives");
+        for _ in 0..5 {
+            bob.act(vec![7; 100]).expect("sent");
+            bob.ping().expect("the session lives");
+            while bob.receive(Duration::ZERO).expect("the session lives").is_some() {}
+        }
     }
     let reply = operator.reply();
     let top: Value = serde_json::from_str(&reply[0]).expect("JSON");
@@ -163,6 +200,13 @@ fn top_shows_who_sends_most_and_the_busiest_room_without_keeping_other_queries_w
         (&2.into(), &"busy".into()),
         "{top}"
     );
+    let names_of = |kind: &str| -> Vec<_> {
+        let all = rows(&top).iter().filter(|row| row["top"] == kind);
+        all.map(|row| row["name"].as_str().unwrap_or_default().to_owned())
+            .collect()
+    };
+    assert_eq!(names_of("room"), ["busy", "quiet"], "{top}");
+    assert_eq!(names_of("player")[..2], ["Bob", "Ann"], "{top}");
     assert_eq!(
         (&first("player")["name"], &first("player")["room"]),
         (&"Bob".into(), &2.into()),

@@ -30,18 +30,18 @@ fn a_wrong_preamble_is_refused() {
 #[test]
 fn a_client_of_other_versions_is_told_the_supported_ones() {
     expect_harmless(&[], |server| {
-        for (min, max) in [(0, 0), (3, 3), (3, u16::MAX)] {
+        for (min, max) in [(0, 0), (4, 4), (4, u16::MAX)] {
             let mut raw = RawClient::connect(server);
             raw.send(&preamble::build(min, max));
             let text = raw.expect_error(ErrorCode::VersionUnsupported);
-            assert!(text.contains("versions 1 to 2"), "{text}");
+            assert!(text.contains("versions 1 to 3"), "{text}");
         }
         let mut raw = RawClient::connect(server);
         raw.send(&preamble::build(0, u16::MAX));
         raw.send(&handshake("New")[handshake_preamble().len()..]);
         let welcome = raw.next_message();
         assert!(
-            matches!(welcome, Ok(ServerMessage::Welcome { version: 2, .. })),
+            matches!(welcome, Ok(ServerMessage::Welcome { version: 3, .. })),
             "{welcome:?}"
         );
     });

@@ -66,6 +66,7 @@ fn a_match_is_played_to_its_end_while_handlers_are_killed() {
     ann.expect("Bob, ready");
     ann.type_keys("\r");
     ann.expect("X is to move");
+    ann.expect("It is your move.");
     // What happens before a client is told of the start is in the picture that it gets then, and is no event for it.
     let started = |message: &ServerMessage| matches!(message, ServerMessage::Started { .. });
     assert!(

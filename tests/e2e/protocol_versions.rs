@@ -1,5 +1,5 @@
-//! Promise: a client of version 1 gets exactly what version 1 has. What version 2 adds reaches only clients that have
-//! negotiated it, and a session keeps its version.
+//! Promise: a client of version 1 gets exactly what version 1 has. What later versions add reaches only clients that have
+//! negotiated them, and a session keeps its version.
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
@@ -248,6 +248,58 @@ fn accepted_requests_are_acknowledged_to_those_that_asked_for_it() {
         .expect("there is space");
     bob.act(vec![1]).expect("the server accepts it");
     assert!(bob.session().has_acknowledgements());
+    server.expect_no_errors();
+}
+
+/// The client's answer to a `Look`.
+fn look(client: &mut RawClient) -> ServerMessage {
+    client.send_message(&ClientMessage::Look { request: 9 });
+    client.next_where(|message| message.request() == Some(9))
+}
+
+#[test]
+fn only_a_client_of_version_3_is_told_whose_move_it_is() {
+    let server = Server::start(&[]);
+    let mut players = [(1, "Ann"), (2, "Bob"), (3, "Cyd"), (7, "Dan")].map(|(version, name)| {
+        let first = match version {
+            1 => hello(name),
+            _ => greet(name, NONCE, false),
+        };
+        let mut client = opened(&server, (1, version), &first, &[]);
+        client.send_message(&ClientMessage::QuickMatch {
+            request: 1,
+            game: "tictactoe".to_owned(),
+            options: Vec::new(),
+        });
+        client.next_where(|message| matches!(message, ServerMessage::Joined { .. }));
+        client
+    });
+    let says = |answer: &ServerMessage, seat| matches!(answer, ServerMessage::PictureToMove { to_move, .. } if *to_move == seat);
+    let before = look(&mut players[2]);
+    assert!(says(&before, None), "{before:?}");
+    for player in &mut players {
+        player.send_message(&ClientMessage::Ready {
+            request: 2,
+            ready: true,
+        });
+    }
+    for player in &mut players {
+        player.next_where(|message| matches!(message, ServerMessage::Started { .. }));
+    }
+    for player in &mut players[..2] {
+        let answer = look(player);
+        assert!(matches!(answer, ServerMessage::Picture { .. }), "{answer:?}");
+    }
+    for player in &mut players[2..] {
+        let answer = look(player);
+        assert!(says(&answer, Some(0)), "{answer:?}");
+    }
+    players[2].send_message(&ClientMessage::Act {
+        request: 3,
+        action: vec![4],
+    });
+    let answer = look(&mut players[2]);
+    assert!(says(&answer, Some(1)), "{answer:?}");
     server.expect_no_errors();
 }
 

@@ -127,6 +127,19 @@ pub(crate) const TYPING: &[Operation] = &[
         fixture.actors[1].request(&ready());
         fixture.delivers(0)
     }),
+    Operation::new("draw a real-time match as lines", 2, |fixture| {
+        fixture.real_time_match(b"ansi off\r\n");
+        fixture.delivers(0)
+    }),
+    Operation::new("draw a real-time match in place", 2, |fixture| {
+        fixture.real_time_match(b"ansi on\r\n");
+        fixture.delivers(0)
+    }),
+    // The drawing, and then the move.
+    Operation::new("type a move in a real-time match", 3, |fixture| {
+        fixture.real_time_match(b"ansi off\r\n");
+        fixture.types(0, b"go\r\n")
+    }),
     // The events, and then the answer.
     Operation::new("type with events pending", 3, |fixture| {
         fixture.room_with_typist();
@@ -229,6 +242,16 @@ impl crate::fixture::Fixture {
         self.player("bob");
         self.actors[1].request(&join());
         self.all_hear();
+    }
+
+    /// Ann, in text mode, is in a real-time match, which is to be drawn anew after this line.
+    fn real_time_match(&mut self, line: &[u8]) {
+        self.typist("ann");
+        for line in [b"create clock\r\n".as_slice(), line] {
+            self.types(0, line);
+            self.subject().handle();
+            self.subject().flush();
+        }
     }
 
     fn match_with_typist(&mut self) {

@@ -136,7 +136,7 @@ fn stuck_under_a_rooms_lock(how: How, rounds: u32) {
     server.expect_logged(match how {
         // Its parent is told of that at once.
         How::Stopped => "does not come round its loop and is stopped",
-        How::Looping | How::Asleep => "keeps others waiting for the lock of room",
+        How::Looping | How::Asleep => "keeps others waiting for the lock of room 1 (sticky, \"fly paper\")",
     });
 }
 

@@ -29,6 +29,8 @@ pub enum Command {
     Who,
     /// Show the room, or the lobby.
     Look,
+    /// Say whether the terminal understands ANSI's control sequences.
+    Ansi(bool),
     /// Create a room.
     Create {
         /// The game's name.
@@ -238,6 +240,10 @@ fn parse_arguments(description: &'static Description, rest: &str) -> Result<Comm
         "games" => no_arguments(Command::Games),
         "who" => no_arguments(Command::Who),
         "look" => no_arguments(Command::Look),
+        "ansi" => match rest {
+            "on" | "off" => Ok(Command::Ansi(rest == "on")),
+            _ => Err(wrong()),
+        },
         "rooms" => rooms(rest).ok_or_else(wrong),
         "create" => {
             let (game, rest) = split_word(rest);

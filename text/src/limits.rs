@@ -24,3 +24,7 @@ pub const TELNET_REPLY_BATCH_BYTES: usize = 1024;
 /// Text that a text player is sent at once: a frame's size, less what may be sent with it (the prompt, the message that
 /// a seat was lost).
 pub const TEXT_OUTPUT_BYTES_MAX: usize = FRAME_TOTAL_BYTES_MAX - 128;
+
+/// Rows of a drawing in place at the top of a terminal; more are left out. The last rows of a terminal of 24 are for what
+/// is said and typed.
+pub const DRAWING_ROWS_MAX: usize = 20;

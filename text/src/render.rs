@@ -15,10 +15,11 @@ use forkade_protocol::{Phase, ServerMessage};
 
 use crate::commands::{self, Description};
 use crate::escape::Escaped;
-use crate::render::rooms::{list_of_rooms, own_label, view_text};
+use crate::limits::DRAWING_ROWS_MAX;
+use crate::render::rooms::{list_of_rooms, own_label};
 
 pub use crate::render::events::RenderContext;
-pub use crate::render::rooms::{name_in, room, room_number};
+pub use crate::render::rooms::{name_in, room, room_number, view_text};
 pub use crate::render::wrap::{chat_prefix, quoted_input, quoted_name, to_terminal, wrap, wrap_to};
 
 /// The beginning of the line in which the player types.
@@ -26,6 +27,9 @@ pub const PROMPT: &str = "> ";
 
 /// Shown in place of a match that its game cannot draw.
 pub const NO_DRAWING: &str = "(The game cannot draw itself.)\n";
+
+/// Clears the screen and moves the cursor to the last row, so that the rows at the top are free for a drawing.
+pub const FREE_TOP_ROWS: &str = "\x1b[2J\x1b[999;1H";
 
 /// Sent before text that was not asked for, so that it overwrites the prompt.
 pub const OVERWRITE_PROMPT: &str = "\r";
@@ -135,6 +139,13 @@ pub fn message(games: &Games, message: &ServerMessage) -> String {
         } => format!("Some messages were lost. You are in {}", room(games, snapshot)),
         ServerMessage::Resync { snapshot: None } => "You are in the lobby.\n".into(),
         ServerMessage::Picture { snapshot, .. } => format!("You are in {}", room(games, snapshot)),
+        ServerMessage::PictureToMove {
+            snapshot, to_move, ..
+        } => format!(
+            "You are in {}{}",
+            room(games, snapshot),
+            turn_hint(*to_move, snapshot.seat)
+        ),
         ServerMessage::Left { .. } => "You are back in the lobby.\n".into(),
         ServerMessage::Rejected { text, .. } | ServerMessage::RejectedTooFast { text, .. } => refusal(text),
         ServerMessage::Chat { scope, from, text } => wrap(&chat_prefix(scope, from), text),
@@ -174,6 +185,36 @@ pub fn message(games: &Games, message: &ServerMessage) -> String {
         | ServerMessage::Accepted { .. }
         | ServerMessage::Pong { .. } => String::new(),
     }
+}
+
+/// A sentence for the player whose move it is, else nothing.
+pub fn turn_hint(to_move: Option<u8>, seat: Option<u8>) -> &'static str {
+    match to_move {
+        Some(_) if to_move == seat => "It is your move.\n",
+        _ => "",
+    }
+}
+
+/// A drawing for the top of a terminal that understands ANSI's control sequences, and its number of rows. The cursor
+/// stays where it is, and with it what the player is typing. The drawing before had `rows_before` rows.
+pub fn in_place(drawing: &str, rows_before: u32) -> (String, u32) {
+    const SAVE_CURSOR_AND_GO_TO_TOP: &str = "\x1b7\x1b[H";
+    const END_ROW: &str = "\x1b[K\r\n";
+    const RESTORE_CURSOR: &str = "\x1b8";
+    let mut wire = SAVE_CURSOR_AND_GO_TO_TOP.to_owned();
+    let mut rows = 0;
+    for row in to_terminal(drawing)
+        .split_terminator("\r\n")
+        .take(DRAWING_ROWS_MAX)
+    {
+        wire.push_str(row);
+        wire.push_str(END_ROW);
+        rows += 1;
+    }
+    let rows_left = (rows..rows_before).map(|_| END_ROW);
+    wire.extend(rows_left);
+    wire.push_str(RESTORE_CURSOR);
+    (wire, rows)
 }
 
 /// A refusal.

@@ -17,7 +17,7 @@ pub(super) const LIST_REQUESTS_FROM: u32 = 2;
 
 /// Commands of text mode that do not exist here: the name is chosen at the start, and the protocol has no list of
 /// players.
-const TEXT_MODE_ONLY: [&str; 4] = ["name", "resume", "whoami", "who"];
+const TEXT_MODE_ONLY: [&str; 5] = ["name", "resume", "whoami", "who", "ansi"];
 
 /// The commands of this client.
 pub(crate) fn commands_here() -> impl Iterator<Item = &'static Description> {
@@ -110,6 +110,7 @@ impl App<'_> {
                 Style::Bad,
                 "This program comes back by itself after a lost connection.",
             ),
+            Command::Ansi(_) => self.print(Style::Bad, "This program draws every match in place."),
             Command::Games => self.print_games(),
             Command::Who => self.print(
                 Style::Bad,

@@ -47,7 +47,10 @@ impl App<'_> {
                 request, rooms, next, ..
             } => self.on_rooms(request, rooms, next),
             ServerMessage::Joined { snapshot, .. } => self.on_joined(snapshot, now_ms),
-            ServerMessage::Picture { snapshot, .. } => self.on_view(snapshot, now_ms),
+            ServerMessage::Picture { snapshot, .. } => self.on_view(snapshot, None, now_ms),
+            ServerMessage::PictureToMove {
+                snapshot, to_move, ..
+            } => self.on_view(snapshot, to_move, now_ms),
             ServerMessage::Started { snapshot } => {
                 self.print(Style::Good, "The match begins.");
                 self.replace_room(snapshot, now_ms);
@@ -139,9 +142,16 @@ impl App<'_> {
 
     fn replace_room(&mut self, snapshot: Snapshot, now_ms: u64) {
         self.scrolled = 0;
+        let is_playing = snapshot.phase == Phase::Playing;
         match &mut self.location {
-            Location::Room(room) if room.id() == snapshot.room => room.update(snapshot, self.games, now_ms),
+            Location::Room(room) if room.id() == snapshot.room => {
+                room.update(snapshot, None, self.games, now_ms);
+            }
             _ => self.location = Location::Room(Box::new(Room::new(snapshot, self.games, now_ms))),
+        }
+        // Only the answer says whose move it is.
+        if is_playing {
+            self.request_view();
         }
     }
 
@@ -160,13 +170,13 @@ impl App<'_> {
         }
     }
 
-    fn on_view(&mut self, snapshot: Snapshot, now_ms: u64) {
+    fn on_view(&mut self, snapshot: Snapshot, to_move: Option<u8>, now_ms: u64) {
         let is_stale =
             std::mem::replace(&mut self.view_request, ViewRequest::None) == ViewRequest::PendingAndStale;
         if let Location::Room(room) = &mut self.location
             && room.id() == snapshot.room
         {
-            room.update(snapshot, self.games, now_ms);
+            room.update(snapshot, to_move, self.games, now_ms);
             if is_stale {
                 self.request_view();
             }

@@ -110,7 +110,13 @@ fn snapshot(game: &str, phase: Phase) -> Snapshot {
 fn in_room<'g>(games: &'g Games, game: &str, phase: Phase) -> App<'g> {
     let mut app = greeted(games, StartupAction::ShowLobby);
     let snapshot = snapshot(game, phase);
+    let picture = ServerMessage::PictureToMove {
+        request: 1,
+        snapshot: snapshot.clone(),
+        to_move: None,
+    };
     hear(&mut app, ServerMessage::Joined { request: 0, snapshot });
+    hear(&mut app, picture);
     app.take_messages();
     app
 }
@@ -253,6 +259,44 @@ fn a_move_is_sent_and_the_view_is_requested_once() {
         matches!(asked_for[..], [ClientMessage::Look { .. }]),
         "something had happened since: {asked_for:?}"
     );
+}
+
+#[test]
+fn the_player_to_move_is_told_so() {
+    let games = games();
+    let mut app = in_room(&games, "tictactoe", Phase::Waiting);
+    let snapshot = snapshot("tictactoe", Phase::Playing);
+    let started = ServerMessage::Started {
+        snapshot: snapshot.clone(),
+    };
+    hear(&mut app, started);
+    let asked_for = asked(&mut app);
+    assert!(
+        matches!(asked_for[..], [ClientMessage::Look { .. }]),
+        "only the answer says it: {asked_for:?}"
+    );
+    assert!(!seen(&app).contains("It is your move."));
+    let picture = |app: &mut App<'_>, to_move| {
+        let snapshot = snapshot.clone();
+        hear(
+            app,
+            ServerMessage::PictureToMove {
+                request: 1,
+                snapshot,
+                to_move,
+            },
+        );
+    };
+    picture(&mut app, Some(0));
+    expect_seen(&app, "It is your move.");
+    expect_seen(&app, "▸ seat 0");
+    picture(&mut app, Some(1));
+    assert!(!seen(&app).contains("It is your move."));
+    expect_seen(&app, "▸ seat 1");
+    picture(&mut app, Some(0));
+    let outcome = Outcome::Draw;
+    event(&mut app, 11, RoomEvent::Finished { outcome });
+    assert!(!seen(&app).contains("It is your move."));
 }
 
 #[test]

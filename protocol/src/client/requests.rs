@@ -149,7 +149,9 @@ impl Client {
     /// As for all requests.
     pub fn look(&mut self) -> Result<Snapshot, ClientError> {
         match self.request(|request| ClientMessage::Look { request })? {
-            ServerMessage::Picture { snapshot, .. } => Ok(snapshot),
+            ServerMessage::Picture { snapshot, .. } | ServerMessage::PictureToMove { snapshot, .. } => {
+                Ok(snapshot)
+            }
             _ => Err(wrong_answer_error()),
         }
     }

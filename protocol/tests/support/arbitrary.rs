@@ -323,5 +323,12 @@ pub(crate) fn server_message() -> impl Strategy<Value = ServerMessage> {
             text: String::new(),
             retry_after_ms,
         }),
+        (any::<(u32, Option<u8>)>(), snapshot()).prop_map(|((request, to_move), snapshot)| {
+            Message::PictureToMove {
+                request,
+                snapshot,
+                to_move,
+            }
+        }),
     ]
 }

@@ -133,7 +133,7 @@ impl ModelServer {
         if !connection.preamble_seen {
             match preamble::classify(&connection.input) {
                 PreambleResult::Incomplete => {}
-                PreambleResult::Preamble { max: 1..=2, .. } => {
+                PreambleResult::Preamble { min: ..=2, max: 1.. } => {
                     connection.preamble_seen = true;
                     connection.input.drain(..PREAMBLE_BYTES);
                 }

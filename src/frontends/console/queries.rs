@@ -31,6 +31,7 @@ use crate::state::hang_kind::HangKind;
 use crate::state::header::KeeperSlot;
 use crate::state::incidents::IncidentKind;
 use crate::state::layout::{ConnectionRef, PlayerRef};
+use crate::state::room_label::lock_owner_name;
 use crate::state::stream_tap::StreamStatus;
 use crate::state::tick_figures::Lateness;
 use forkade_text::escape::Escaped;
@@ -195,7 +196,10 @@ fn last_kill(lobby: &StateHandle) -> Value {
     let seconds = now_ms().saturating_sub(record.last_at_ms.load(Ordering::Relaxed)) / 1000;
     let over = match Subject::from_word(record.last_subject.load(Ordering::Relaxed)) {
         Some(Subject::Lock { offset }) => match lobby.memory.lock_at(offset) {
-            Some((_, owner)) => format!("under the lock of {owner}"),
+            Some((_, owner)) => format!(
+                "under the lock of {}",
+                lock_owner_name(lobby.memory, lobby.games, owner)
+            ),
             None => "under a lock".to_owned(),
         },
         Some(Subject::Connection { index }) => format!("as the handler of connection {index}"),

@@ -18,7 +18,7 @@ use crate::limits::{
     TEXT_KEEPALIVE_INTERVAL_SECONDS, TEXT_KEEPALIVE_PROBES, TEXT_KEEPALIVE_SECONDS,
     TEXT_UNACKNOWLEDGED_SECONDS,
 };
-use crate::lobby::{delivery, departure, sanctions};
+use crate::lobby::{delivery, departure, sanctions, text_delivery};
 use crate::logging;
 use crate::maintenance::eviction::shortened_ms;
 use crate::process::admission::Refusal;
@@ -136,6 +136,7 @@ impl Driver<'_> {
         let name = self.session.name();
         self.session.enter_player_source();
         logging::set_player(Some(name.as_str()));
+        self.session.record().set_player_name(name.as_str());
         if self.session.is_text() {
             // A person may think for any time, and send nothing. So the kernel asks the machine whether it is still
             // there.
@@ -572,7 +573,9 @@ impl Driver<'_> {
             let deadline_ms = self.next_deadline().map(|deadline| deadline.at_ms);
             let is_open = self.session.phase() == Phase::OPEN;
             let input_ms = self.session.input_held_until_ms().filter(|_| is_open);
-            deadline_ms.into_iter().chain(input_ms).min()
+            let redraw_ms = text_delivery::redraw_due_ms(&self.session).filter(|_| is_open);
+            let all = [deadline_ms, input_ms, redraw_ms];
+            all.into_iter().flatten().min()
         };
         self.client
             .linger_until_ms

@@ -98,12 +98,16 @@ impl Keeper {
             handler::run(&new_process, args)
         })?;
         if is_successor {
+            let player = match connections[..] {
+                [index] => context.memory.connections.at(index).player_name(),
+                _ => String::new(),
+            };
             let peers = connections.iter().take(1);
             let peers = peers.map(|index| context.memory.connections.at(*index).peer().to_string());
             context.memory.incidents.enter(
                 IncidentKind::Takeover,
                 (process.pid, None),
-                "",
+                &player,
                 format_args!(
                     "handler {process} goes on with {} connections: {}",
                     connections.len(),
@@ -298,11 +302,12 @@ impl Keeper {
         }
         if is_crash {
             let peer = suspect.map(|index| self.context.memory.connections.at(index).peer());
+            let player = suspect.map(|index| self.context.memory.connections.at(index).player_name());
             let over = peer.map_or_else(String::new, |peer| format!(" over the client at {peer}"));
             self.context.memory.incidents.enter(
                 IncidentKind::Death,
                 (dead.pid, crash.shown_room.map(RoomRef::index)),
-                "",
+                &player.unwrap_or_default(),
                 format_args!("handler {dead} died ({how}){over}"),
             );
         }

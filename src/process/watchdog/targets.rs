@@ -1,8 +1,10 @@
 //! Which process is responsible for a reported hang, as shared memory tells without a lock.
 
+use crate::process::process_table::Context;
 use crate::process::watchdog::Watchdog;
 use crate::state::connections::{Claim, ConnectionRecord};
 use crate::state::roles::RoleInstance;
+use crate::state::room_label::lock_owner_name;
 use shmem::hang_reports::Subject;
 use shmem::sys::process::ProcessId;
 
@@ -62,9 +64,13 @@ impl Watchdog {
 
     /// What a hung process does to others, for the log.
     pub(crate) fn describe_hang(&self, subject: Subject) -> String {
+        let Context { memory, games, .. } = self.context;
         match subject {
-            Subject::Lock { offset } => match self.context.memory.lock_at(offset) {
-                Some((_, owner)) => format!("keeps others waiting for the lock of {owner}"),
+            Subject::Lock { offset } => match memory.lock_at(offset) {
+                Some((_, owner)) => format!(
+                    "keeps others waiting for the lock of {}",
+                    lock_owner_name(memory, games, owner)
+                ),
                 None => "keeps others waiting for a lock".to_owned(),
             },
             Subject::Connection { .. } | Subject::Role { .. } => "does not come round its loop".to_owned(),

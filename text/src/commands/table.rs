@@ -108,6 +108,14 @@ const COMMANDS: &[Description] = &[
         more: &[],
     },
     Description {
+        name: "ansi",
+        usage: "ansi on|off",
+        summary: "draw a real-time match in place, at the top of the screen",
+        more: &[
+            "Your terminal must understand ANSI's control sequences. Without it, a match is drawn as lines.",
+        ],
+    },
+    Description {
         name: "ready",
         usage: "ready",
         summary: "say that the match may begin; it does when all are ready",

@@ -61,7 +61,7 @@ pub fn room(games: &Games, snapshot: &Snapshot) -> String {
 }
 
 /// The game's drawing of the view; empty if there is no view.
-pub(super) fn view_text(games: &Games, snapshot: &Snapshot) -> String {
+pub fn view_text(games: &Games, snapshot: &Snapshot) -> String {
     let drawn = find(games, &snapshot.game)
         .filter(|_| !snapshot.view.is_empty())
         .map(|game| game.draw(&snapshot.view, &|seat| name_in(snapshot, seat)));

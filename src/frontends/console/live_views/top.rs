@@ -3,6 +3,7 @@
 
 use std::cmp::Reverse;
 use std::collections::HashMap;
+use std::sync::atomic::Ordering;
 
 use serde_json::{Value, json};
 
@@ -17,8 +18,8 @@ use crate::state::room_label::room_number;
 use shmem::sys::clock::now_ms;
 use shmem::transaction::Record;
 
-/// Two counters of each player or room; by a number that no later one has.
-type Counts<T> = HashMap<u64, (T, [u64; 2])>;
+/// Counters of each player or room; by a number that no later one has.
+type Counts<T, const N: usize> = HashMap<u64, (T, [u64; N])>;
 
 /// A player's name, and its room.
 type PlayerRow = (String, Option<RoomRef>);
@@ -28,8 +29,8 @@ pub(crate) struct Top {
     began_ms: u64,
     due_ms: u64,
     format: Format,
-    players: Counts<PlayerRow>,
-    rooms: Counts<RoomRef>,
+    players: Counts<PlayerRow, 2>,
+    rooms: Counts<RoomRef, 3>,
 }
 
 impl Top {
@@ -57,18 +58,21 @@ impl Top {
         let busiest_rooms = busiest(&self.rooms, rooms(lobby));
         let busiest_players = busiest(&self.players, players(lobby));
         let number = |room: RoomRef| json!(room_number(room.index()));
-        let rooms = busiest_rooms.into_iter().map(|(room, [taken, bytes])| {
-            let published = lobby.memory.rooms.at(room.index()).published();
-            let name = published.map_or(Value::Null, |published| text(published.name.as_str()));
-            vec![
-                json!("room"),
-                number(room),
-                rate(taken),
-                Value::Null,
-                rate(bytes),
-                name,
-            ]
-        });
+        let rooms = busiest_rooms
+            .into_iter()
+            .map(|(room, [taken, bytes, late_ticks])| {
+                let published = lobby.memory.rooms.at(room.index()).published();
+                let name = published.map_or(Value::Null, |published| text(published.name.as_str()));
+                vec![
+                    json!("room"),
+                    number(room),
+                    rate(taken),
+                    Value::Null,
+                    rate(bytes),
+                    json!(late_ticks),
+                    name,
+                ]
+            });
         let players = busiest_players
             .into_iter()
             .map(|((name, room), [received, sent])| {
@@ -79,6 +83,7 @@ impl Top {
                     Value::Null,
                     rate(received),
                     rate(sent),
+                    Value::Null,
                     text(&name),
                 ]
             });
@@ -90,6 +95,7 @@ impl Top {
                 ("changes_s", 10),
                 ("bytes_in_s", 10),
                 ("bytes_out_s", 11),
+                ("ticks_late", 10),
                 ("name", 24),
             ],
             next: Box::new(move |_| rows.take()),
@@ -99,15 +105,15 @@ impl Top {
 }
 
 /// What has grown most, by the first counter: at most so many, and nothing that has not grown.
-fn busiest<T>(before: &Counts<T>, after: Counts<T>) -> Vec<(T, [u64; 2])> {
-    let mut grown: Vec<(T, [u64; 2])> = after
+fn busiest<T, const N: usize>(before: &Counts<T, N>, after: Counts<T, N>) -> Vec<(T, [u64; N])> {
+    let mut grown: Vec<(T, [u64; N])> = after
         .into_iter()
         .map(|(id, (row, counts))| {
             // What is new has had nothing before.
-            let former = before.get(&id).map_or([0, 0], |(_, counts)| *counts);
+            let former = before.get(&id).map_or([0; N], |(_, counts)| *counts);
             (
                 row,
-                [0, 1].map(|index| counts[index].saturating_sub(former[index])),
+                std::array::from_fn(|index| counts[index].saturating_sub(former[index])),
             )
         })
         .filter(|(_, counts)| counts[0] > 0)
@@ -118,7 +124,7 @@ fn busiest<T>(before: &Counts<T>, after: Counts<T>) -> Vec<(T, [u64; 2])> {
 }
 
 /// By id: bytes of each player's handled input, and of its output.
-fn players(lobby: &mut StateHandle) -> Counts<PlayerRow> {
+fn players(lobby: &mut StateHandle) -> Counts<PlayerRow, 2> {
     let row = |(id, name, streams): (u64, String, crate::state::stream_tap::StreamStatus)| {
         (
             id,
@@ -128,12 +134,14 @@ fn players(lobby: &mut StateHandle) -> Counts<PlayerRow> {
     players_with_streams(lobby).into_iter().map(row).collect()
 }
 
-/// By slot: how often the lock of each open room was taken for a change or a look, and the bytes of its events.
-fn rooms(lobby: &mut StateHandle) -> Counts<RoomRef> {
+/// By slot: how often the lock of each open room was taken for a change or a look, the bytes of its events, and its late
+/// ticks.
+fn rooms(lobby: &mut StateHandle) -> Counts<RoomRef, 3> {
     let of_room = |index: u32| {
         let record = lobby.memory.rooms.at(index);
         let room = RoomRef::new(index, record.open_generation()?);
-        let counts = [record.lock().stats().epoch, record.log.window().1];
+        let late_ticks = record.late_ticks.load(Ordering::Relaxed);
+        let counts = [record.lock().stats().epoch, record.log.window().1, late_ticks];
         // The counters go on when another room uses the record.
         Some((u64::from(index), (room, counts)))
     };
@@ -151,7 +159,7 @@ mod tests {
 
     #[test]
     fn the_busiest_come_first_and_what_stands_still_not_at_all() {
-        let counts = |rows: &[(u64, u64)]| -> Counts<u64> {
+        let counts = |rows: &[(u64, u64)]| -> Counts<u64, 2> {
             rows.iter().map(|(id, count)| (*id, (*id, [*count, 7]))).collect()
         };
         let before = counts(&[(1, 10), (2, 10), (3, 10)]);
