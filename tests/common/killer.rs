@@ -44,7 +44,7 @@ impl Handlers {
     pub fn only(&self) -> u32 {
         let mut pids = Vec::new();
         eventually("the only player has one handler", || {
-            pids = self.pids();
+            pids = of_name(&self.pids(), "handler");
             pids.len() == 1
         });
         pids[0]

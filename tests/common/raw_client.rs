@@ -142,6 +142,14 @@ impl RawClient {
         }
     }
 
+    /// Whether anything has arrived that was not taken.
+    pub fn has_more(&self) -> bool {
+        self.stream.set_nonblocking(true).expect("an option can be set");
+        let arrived = self.stream.peek(&mut [0]).is_ok();
+        self.stream.set_nonblocking(false).expect("an option can be set");
+        arrived || !self.received.is_empty()
+    }
+
     /// The next message that `wanted` accepts. Earlier ones are dropped.
     pub fn next_where(&mut self, wanted: impl Fn(&ServerMessage) -> bool) -> ServerMessage {
         loop {

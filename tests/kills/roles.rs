@@ -34,16 +34,16 @@ fn deaths() -> u64 {
 
 /// What became of the new connections.
 #[derive(Debug, Default)]
-struct Tally {
+pub(crate) struct Tally {
     /// Completed the handshake and were served to the end.
-    greeted: u64,
+    pub(crate) greeted: u64,
     /// Connections that ended before the handshake.
-    early_ends: u64,
+    pub(crate) early_ends: u64,
 }
 
 /// Opens several connections at once, completes the handshake, is served, and disconnects, until told to
 /// stop.
-fn come_and_go(game: SocketAddr, stream: usize, stop: &AtomicBool) -> Tally {
+pub(crate) fn come_and_go(game: SocketAddr, stream: usize, stop: &AtomicBool) -> Tally {
     let mut tally = Tally::default();
     while !stop.load(Ordering::Relaxed) {
         let guests: Vec<RawClient> = (0..AT_ONCE).map(|_| RawClient::connect_to(game)).collect();

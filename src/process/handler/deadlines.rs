@@ -1,8 +1,8 @@
 //! How long a handler waits, and for what: the deadlines of a connection, decided by its phase and some times alone.
 
 use crate::limits::{
-    CLOSING_TIMEOUT_MS, DOORBELL_RETRY_MS, LOBBY_GUEST_RECHECK_MS, READER_WAIT_POLL_MS, RESUME_RETRY_MS,
-    WRITE_STALL_TIMEOUT_MS,
+    CLOSING_TIMEOUT_MS, DOORBELL_RETRY_MS, HANDLER_WAIT_TIMEOUT_MS, LOBBY_GUEST_RECHECK_MS,
+    READER_WAIT_POLL_MS, RESUME_RETRY_MS, WRITE_STALL_TIMEOUT_MS,
 };
 use crate::state::connections::Phase;
 
@@ -27,6 +27,8 @@ pub(crate) struct Times {
     pub(crate) doorbell_is_unavailable: bool,
     /// A player in text mode that is in no room: how long it may be silent depends on how many places are free.
     pub(crate) is_lobby_guest: bool,
+    /// The player is not run here: it waits for a handler.
+    pub(crate) is_at_reception: bool,
     /// How long the handshake may take, in milliseconds.
     pub(crate) handshake_timeout_ms: u64,
     /// How long a client may be silent, in milliseconds.
@@ -47,6 +49,8 @@ pub(crate) struct Deadline {
 pub(crate) enum TimeoutKind {
     /// The client has not completed the handshake in time.
     Handshake,
+    /// There was no process for the player in time.
+    NoHandler,
     /// The client has sent nothing for too long.
     Silent,
     /// The client has taken nothing of what is to be sent for too long, or has confirmed nothing of what was sent.
@@ -75,6 +79,10 @@ pub(crate) fn next_deadline(phase: Phase, times: &Times) -> Option<Deadline> {
             both.into_iter().flatten().min_by_key(|deadline| deadline.at_ms)
         }
         Phase::RESUMING => deadline(times.now_ms + RESUME_RETRY_MS, TimeoutKind::Recheck),
+        Phase::OPEN if times.is_at_reception => deadline(
+            times.last_frame_at_ms + HANDLER_WAIT_TIMEOUT_MS,
+            TimeoutKind::NoHandler,
+        ),
         Phase::OPEN => {
             let silent = deadline(
                 times.last_frame_at_ms + times.heartbeat_timeout_ms,
@@ -120,6 +128,7 @@ mod tests {
             waits_for_readers: false,
             doorbell_is_unavailable: false,
             is_lobby_guest: false,
+            is_at_reception: false,
             handshake_timeout_ms: 10_000,
             heartbeat_timeout_ms: 20_000,
         }
@@ -166,6 +175,18 @@ mod tests {
     #[test]
     fn a_player_may_be_silent_for_the_heartbeat_timeout() {
         expect(Phase::OPEN, &times(), NOW_MS + 19_600, TimeoutKind::Silent);
+    }
+
+    #[test]
+    fn a_player_in_the_reception_waits_for_a_handler_whatever_it_does() {
+        let times = Times {
+            is_at_reception: true,
+            not_taking_since_ms: Some(0),
+            heartbeat_timeout_ms: 300,
+            ..times()
+        };
+        let by_ms = NOW_MS - 400 + HANDLER_WAIT_TIMEOUT_MS;
+        expect(Phase::OPEN, &times, by_ms, TimeoutKind::NoHandler);
     }
 
     #[test]
