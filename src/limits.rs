@@ -159,6 +159,9 @@ pub const OUTPUT_RING_BYTES: usize = 64 * 1024;
 /// because the kernel doubles it for its own book-keeping.
 pub const SEND_BUFFER_BYTES_DEFAULT: u32 = 64 * 1024;
 
+/// Bytes to the client before its stream: a banner, and the answer to its greeting.
+pub const HANDSHAKE_OUTPUT_BYTES_MAX: usize = BANNER_BYTES_MAX + HANDSHAKE_REPLY_BYTES_MAX;
+
 // --- Rooms and games --------------------------------------------------------------------------------------------
 
 /// Players that a room remembers as kicked. Beyond them the oldest is dropped and may join again.
@@ -304,6 +307,10 @@ pub const DOORBELL_RETRY_MS: u64 = 20;
 
 /// Time for the handshake, unless configured.
 pub const HANDSHAKE_TIMEOUT_MS_DEFAULT: u32 = 10_000;
+
+/// Time from the accept after which a client that has sent nothing gets the banner, unless configured: people notice the
+/// wait, and programs have greeted long before.
+pub const BANNER_AFTER_MS_DEFAULT: u32 = 1000;
 
 /// Time from the accept in which Enter alone does not make a player in text mode: the header of a proxy begins with
 /// it, and its rest may come in another packet.

@@ -6,7 +6,7 @@
 //!
 //! ```text
 //! from the client:  preamble, Hello or Resume │ stream from `input_base` on …
-//! to the client:    Welcome, Resumed or Error │ stream from `output_base` to `stream_end` │ close message
+//! to the client:    banner, Welcome or Resumed │ stream from `output_base` to `stream_end` │ close message
 //! ```
 //!
 //! A keeper claims and frees the slots of its own range. Guarded fields belong to the handler that serves the
@@ -16,7 +16,7 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use crate::limits::{
-    CLOSE_MESSAGE_BYTES_MAX, CONNECTION_SLOTS_PER_KEEPER, HANDSHAKE_BYTES_MAX, HANDSHAKE_REPLY_BYTES_MAX,
+    CLOSE_MESSAGE_BYTES_MAX, CONNECTION_SLOTS_PER_KEEPER, HANDSHAKE_BYTES_MAX, HANDSHAKE_OUTPUT_BYTES_MAX,
 };
 use crate::state::hang_kind::HangKind;
 use crate::state::layout::{ConnectionRef, Memory, PlayerRef, RoomRef};
@@ -115,7 +115,7 @@ shared_record! {
         /// Received straight from the socket.
         pub handshake: SharedBytes<{ HANDSHAKE_BYTES_MAX / 8 }>,
         /// Sent straight from here.
-        pub handshake_reply: SharedBytes<{ HANDSHAKE_REPLY_BYTES_MAX / 8 }>,
+        pub handshake_reply: SharedBytes<{ HANDSHAKE_OUTPUT_BYTES_MAX / 8 }>,
         /// Sent straight from here.
         pub close_message: SharedBytes<{ CLOSE_MESSAGE_BYTES_MAX / 8 }>,
     }

@@ -11,6 +11,7 @@ mod common;
 mod harness;
 
 mod audit_log;
+mod banner;
 mod bounded_log;
 mod chat;
 mod churn;

@@ -213,3 +213,35 @@ fn a_client_that_has_greeted_gets_a_process_although_the_first_one_for_it_dies()
     expect_no_pending_work(&server);
     server.expect_no_errors();
 }
+
+/// Connections of different paces while receptions die around the time of the banner: each gets it exactly once.
+#[test]
+fn a_banner_appears_once_although_receptions_die_around_it() {
+    const BANNER: &str = "This is a game server. Press Enter to play.\r\n";
+    const AFTER_MS: u64 = 40;
+    let server = Server::start(&[&SERVER[..4], &["--banner-after-ms", "40"]].concat());
+    let handlers = Handlers::of(&server);
+    let mut random = Random::new(seed(), 0);
+    for round in 0..kills(8) {
+        let mut clients: Vec<RawClient> = (0..4).map(|_| RawClient::connect(&server)).collect();
+        std::thread::sleep(Duration::from_micros(
+            (AFTER_MS - 5) * 1000 + random.below(8000) as u64,
+        ));
+        for victim in of_name(&handlers.pids(), "reception") {
+            send(victim, Signal::SIGKILL);
+        }
+        for (nth, client) in clients.iter_mut().enumerate() {
+            let mut banner = vec![0; BANNER.len()];
+            client.read_exact(&mut banner);
+            assert_eq!(String::from_utf8_lossy(&banner), BANNER);
+            client.send(&handshake(&format!("Visitor{round}-{nth}")));
+            // As bytes: a second banner would be taken for a frame that is too long.
+            let header = client.peek_header();
+            assert!(header < 1024, "round {round}: the answer follows the banner");
+            expect_welcome(client);
+            client.send_message(&ClientMessage::Goodbye);
+        }
+    }
+    expect_no_pending_work(&server);
+    server.expect_no_errors();
+}

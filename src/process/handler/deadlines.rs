@@ -15,6 +15,8 @@ pub(crate) struct Times {
     pub(crate) accepted_at_ms: u64,
     /// When the bytes of the handshake that have arrived may get another meaning; `None`: none have arrived.
     pub(crate) enter_decided_at_ms: Option<u64>,
+    /// When the client is to be spoken to; `None`: it was, or has spoken first.
+    pub(crate) banner_ms: Option<u64>,
     /// When the client's last whole frame arrived.
     pub(crate) last_frame_at_ms: u64,
     /// When the client last took bytes; `None` if nothing is left to send and no confirm is missing.
@@ -71,12 +73,13 @@ pub(crate) fn next_deadline(phase: Phase, times: &Times) -> Option<Deadline> {
                 times.accepted_at_ms + times.handshake_timeout_ms,
                 TimeoutKind::Handshake,
             );
-            let look_again = times
-                .enter_decided_at_ms
+            let looks = [times.enter_decided_at_ms, times.banner_ms];
+            let looks = looks
+                .into_iter()
+                .flatten()
                 .filter(|at_ms| *at_ms > times.now_ms)
-                .and_then(|at_ms| deadline(at_ms, TimeoutKind::Recheck));
-            let both = [timeout, look_again];
-            both.into_iter().flatten().min_by_key(|deadline| deadline.at_ms)
+                .filter_map(|at_ms| deadline(at_ms, TimeoutKind::Recheck));
+            looks.chain(timeout).min_by_key(|deadline| deadline.at_ms)
         }
         Phase::RESUMING => deadline(times.now_ms + RESUME_RETRY_MS, TimeoutKind::Recheck),
         Phase::OPEN if times.is_at_reception => deadline(
@@ -122,6 +125,7 @@ mod tests {
             now_ms: NOW_MS,
             accepted_at_ms: NOW_MS - 5000,
             enter_decided_at_ms: None,
+            banner_ms: None,
             last_frame_at_ms: NOW_MS - 400,
             not_taking_since_ms: None,
             closing_since_ms: NOW_MS - 30,
@@ -160,6 +164,15 @@ mod tests {
             ..times
         };
         expect(Phase::HANDSHAKE, &later, NOW_MS + 5000, TimeoutKind::Handshake);
+    }
+
+    #[test]
+    fn a_client_that_is_to_be_spoken_to_is_looked_at_again() {
+        let times = Times {
+            banner_ms: Some(NOW_MS + 300),
+            ..times()
+        };
+        expect(Phase::HANDSHAKE, &times, NOW_MS + 300, TimeoutKind::Recheck);
     }
 
     #[test]

@@ -138,6 +138,13 @@ impl Driver<'_> {
 
     fn process_handshake(&mut self) -> io::Result<bool> {
         let received = self.receive();
+        let banner_ms = self
+            .session
+            .banner_due_ms(self.state.context.config.banner_after_ms);
+        if banner_ms.is_some_and(|due_ms| due_ms <= self.now_ms) {
+            self.session.note_banner();
+            return Ok(true);
+        }
         // If the process dies of what this client has sent, its keeper knows of which client.
         let current_frame = &self.session.record().current_frame;
         current_frame.store(self.session.byte_counts.received, Ordering::Release);
@@ -505,6 +512,9 @@ impl Driver<'_> {
             accepted_at_ms: record.accepted_at_ms.load(Ordering::Relaxed),
             enter_decided_at_ms: (self.session.byte_counts.received > 0)
                 .then(|| self.session.enter_decided_at_ms()),
+            banner_ms: self
+                .session
+                .banner_due_ms(self.state.context.config.banner_after_ms),
             last_frame_at_ms: record.last_frame_at_ms.load(Ordering::Relaxed),
             not_taking_since_ms: (!self.session.all_sent() || self.session.waits_for_confirm())
                 .then_some(self.client.readiness.last_taken_ms),
