@@ -33,7 +33,7 @@ const SERVER: [&str; 8] = [
 ];
 
 fn receptions(server: &Server) -> Vec<u32> {
-    of_name(&Handlers::of(server).pids(), "reception")
+    Handlers::of(server).receptions()
 }
 
 /// The reception that serves this connection.
@@ -79,7 +79,7 @@ fn receptions_that_die_under_a_stream_of_newcomers_lose_and_refuse_nobody() {
     let (handlers, mut killed) = (Handlers::of(&server), 0);
     while killed < kills(60) && !streams.iter().any(std::thread::JoinHandle::is_finished) {
         std::thread::sleep(Duration::from_micros(random.below(8000) as u64));
-        let victims = of_name(&handlers.pids(), "reception");
+        let victims = handlers.receptions();
         if !victims.is_empty() && send(*random.choose(&victims), Signal::SIGKILL) {
             killed += 1;
         }
@@ -227,7 +227,7 @@ fn a_banner_appears_once_although_receptions_die_around_it() {
         std::thread::sleep(Duration::from_micros(
             (AFTER_MS - 5) * 1000 + random.below(8000) as u64,
         ));
-        for victim in of_name(&handlers.pids(), "reception") {
+        for victim in handlers.receptions() {
             send(victim, Signal::SIGKILL);
         }
         for (nth, client) in clients.iter_mut().enumerate() {

@@ -206,6 +206,20 @@ impl HandlerSet {
         self.idle.first().copied()
     }
 
+    /// Retires receptions that serve nothing while another one has room: one is enough for the next newcomer.
+    pub(crate) fn retire_surplus_receptions(&mut self) {
+        let is_idle = |pid: &&u32| {
+            self.entries
+                .get(pid)
+                .is_some_and(|entry| entry.connections.is_empty())
+        };
+        if self.receptions.len() > 1
+            && let Some(idle) = self.receptions.iter().find(is_idle).copied()
+        {
+            self.update(idle, |entry| entry.channel = None);
+        }
+    }
+
     /// Retires all that serve nothing.
     pub(crate) fn retire_all_idle(&mut self) {
         let idle = self
@@ -225,16 +239,11 @@ impl HandlerSet {
         let Some(entry) = self.entries.get_mut(&pid) else {
             return;
         };
-        let is_needed = match entry.purpose.is_reception {
-            // One is enough for the next newcomer.
-            true => entry.is_available() && self.receptions.is_empty(),
-            false => entry.is_available(),
-        };
-        if entry.connections.is_empty() && !is_needed {
-            // It exits when it sees its channel closed.
-            entry.channel = None;
-        }
         if !entry.is_available() {
+            if entry.connections.is_empty() {
+                // It exits when it sees its channel closed.
+                entry.channel = None;
+            }
             return;
         }
         if entry.purpose.is_reception {

@@ -135,7 +135,7 @@ impl Keeper {
         Ok(process)
     }
 
-    /// Forks a reception if none has room, and spare handlers, or retires those beyond need.
+    /// Forks a reception if none has room, and spare handlers, and retires those beyond need.
     pub(crate) fn maintain_spares(&mut self) {
         let now = now_ms();
         if self.stop_by_ms.is_some() {
@@ -149,6 +149,7 @@ impl Keeper {
             log::warn!("cannot fork a reception ahead: {error}");
             self.prefork.fork_failed(now);
         }
+        self.handlers.retire_surplus_receptions();
         if !self.assigns_connections() {
             return;
         }
