@@ -3,11 +3,12 @@
 //!
 //! `FORKADE_TEST_KILLS=5000` kills more often in the first test.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use forkade_protocol::{ClientMessage, ServerMessage};
+use forkade_protocol::{ClientMessage, ErrorCode, ServerMessage};
 use nix::sys::signal::Signal;
 
 use crate::common::killer::{Handlers, kills, send};
@@ -140,13 +141,17 @@ fn a_client_that_has_greeted_gets_a_process_although_its_reception_dies_first() 
     );
     server.kill(receptions[0]);
     server.signal(keeper, Signal::SIGCONT);
-    for (nth, mut client) in clients.into_iter().enumerate() {
+    let mut handlers = BTreeSet::new();
+    for (nth, client) in clients.iter_mut().enumerate() {
+        let name = format!("Newcomer{nth}");
         if nth >= 5 {
-            client.send(&[handshake(&format!("Newcomer{nth}")), frame(&ping(1))].concat());
-            expect_welcome(&mut client);
+            client.send(&[handshake(&name), frame(&ping(1))].concat());
+            expect_welcome(client);
         }
-        expect_pong(&mut client, 1);
+        expect_pong(client, 1);
+        handlers.insert(server.handler_of(&name).expect("it is served"));
     }
+    assert_eq!(handlers.len(), clients.len(), "each has a process of its own");
     assert_eq!(server.status("takeovers_total"), 1);
     expect_no_pending_work(&server);
     server.expect_no_errors();
@@ -211,6 +216,26 @@ fn a_client_that_has_greeted_gets_a_process_although_the_first_one_for_it_dies()
     server.signal(reception, Signal::SIGCONT);
     expect_pong(&mut client, 1);
     expect_no_pending_work(&server);
+    server.expect_no_errors();
+}
+
+#[test]
+fn a_client_that_gets_no_process_in_time_is_told_so_and_nobody_else() {
+    let server = Server::start(&SERVER);
+    let mut served = server.client("Served");
+    served.ping().expect("it has a process");
+    let (mut client, mut later) = (RawClient::connect(&server), RawClient::connect(&server));
+    reception_of(&server, &later);
+    let keeper = server.keeper();
+    server.signal(keeper, Signal::SIGSTOP);
+    client.send(&handshake("Newcomer"));
+    expect_welcome(&mut client);
+    client.expect_error(ErrorCode::ServerFull);
+    served.ping().expect("its process needs no keeper");
+    server.signal(keeper, Signal::SIGCONT);
+    later.send(&[handshake("Later"), frame(&ping(1))].concat());
+    expect_welcome(&mut later);
+    expect_pong(&mut later, 1);
     server.expect_no_errors();
 }
 
