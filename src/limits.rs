@@ -42,6 +42,17 @@ pub const CLIENTS_PER_HANDLER_MAX: u32 = 256;
 /// One in so many of a handler's slots is reserved for clients that move to the handler of their room.
 pub const PLACES_FOR_MOVES_ONE_IN: u32 = 8;
 
+/// Connections of one reception. A takeover of so many makes the last one wait a few milliseconds.
+pub const RECEPTION_CONNECTIONS_MAX: usize = 256;
+
+/// Receptions of one keeper: enough for all of its connections, and as many more that were split because one has
+/// crashed, or that a keeper has left to its successor.
+pub const RECEPTIONS_PER_KEEPER_MAX: u32 = 8;
+
+const _: () = assert!(
+    CONNECTIONS_PER_KEEPER_MAX as usize <= RECEPTIONS_PER_KEEPER_MAX as usize / 2 * RECEPTION_CONNECTIONS_MAX
+);
+
 /// Spare handlers of one keeper.
 pub const SPARE_HANDLERS_MAX: u32 = 250;
 
@@ -162,6 +173,9 @@ pub const OUTPUT_RING_BYTES: usize = 64 * 1024;
 /// Send buffer (`SO_SNDBUF`) of a connection, unless configured. A client that never reads fills at most twice this,
 /// because the kernel doubles it for its own book-keeping.
 pub const SEND_BUFFER_BYTES_DEFAULT: u32 = 64 * 1024;
+
+/// Bytes to the client before its stream: a banner, and the answer to its greeting.
+pub const HANDSHAKE_OUTPUT_BYTES_MAX: usize = BANNER_BYTES_MAX + HANDSHAKE_REPLY_BYTES_MAX;
 
 // --- Rooms and games --------------------------------------------------------------------------------------------
 
@@ -377,6 +391,10 @@ pub const DOORBELL_RETRY_MS: u64 = 20;
 /// Time for the handshake, unless configured.
 pub const HANDSHAKE_TIMEOUT_MS_DEFAULT: u32 = 10_000;
 
+/// Time from the accept after which a client that has sent nothing gets the banner, unless configured: people notice the
+/// wait, and programs have greeted long before.
+pub const BANNER_AFTER_MS_DEFAULT: u32 = 1000;
+
 /// Time from the accept in which Enter alone does not make a player in text mode: the header of a proxy begins with
 /// it, and its rest may come in another packet.
 pub const ENTER_WAIT_MS: u64 = 300;
@@ -420,6 +438,9 @@ pub const RESUME_RETRY_MS: u64 = 20;
 
 /// Time that a connection waits for the session that it requests.
 pub const RESUME_TIMEOUT_MS: u64 = 10_000;
+
+/// Time that a connection which has greeted waits for a process of its own.
+pub const HANDLER_WAIT_TIMEOUT_MS: u64 = 10_000;
 
 /// Time for a console connection between two lines.
 pub const CONSOLE_IDLE_TIMEOUT_MS: u64 = 600_000;
@@ -510,8 +531,8 @@ pub const CRASH_WINDOW_MS: u64 = 5000;
 /// up: a bug outside frames would otherwise fork forever.
 pub const CRASHES_PER_CONNECTION_MAX: u32 = 10;
 
-/// How soon a keeper retries to fork a handler for connections without one, after fork failed for lack of processes,
-/// memory or descriptors.
+/// How soon a keeper retries to fork a handler for connections without one, or that have greeted, after fork failed for
+/// lack of processes, memory or descriptors.
 pub const TAKEOVER_RETRY_MS: u64 = 50;
 
 /// How often it tries before it gives the connections up: 5 s in all. Their clients resume.
@@ -526,7 +547,8 @@ pub const PENDING_MOVE_POLL_MS_MAX: u64 = 1000;
 /// Successors that a keeper forks before it looks at new connections.
 pub const TAKEOVER_BATCH_MAX: u32 = 4;
 
-/// New connections that a keeper takes before it looks at connections without a handler.
+/// New connections that a keeper takes, and connections that have greeted, before it looks at connections without a
+/// handler.
 pub const ASSIGN_BATCH_MAX: u32 = 8;
 
 /// How often a new keeper asks its predecessor's handlers for their sockets.

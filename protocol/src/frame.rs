@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use crate::{
     codec::{self, CodecError},
-    limits::{FRAME_BYTES_MAX, FRAME_HEADER_BYTES, FRAME_TOTAL_BYTES_MAX},
+    limits::{BANNER_BYTES_MAX, FRAME_BYTES_MAX, FRAME_HEADER_BYTES, FRAME_TOTAL_BYTES_MAX},
 };
 
 /// The result of [`split`].
@@ -46,6 +46,23 @@ pub fn split(buffer: &[u8], max: usize) -> Split<'_> {
     match rest.get(..length) {
         Some(body) => Split::Frame { body, total },
         None => Split::Incomplete { needed: total },
+    }
+}
+
+/// Bytes of the line of text that precedes the answer to a greeting on a connection whose client was slow to greet; 0 if
+/// there is none. `None`: more bytes are needed to tell.
+///
+/// The line's first four bytes are visible characters, and so not the length of a frame.
+pub fn banner(beginning: &[u8]) -> Option<usize> {
+    let header = beginning.first_chunk::<FRAME_HEADER_BYTES>()?;
+    if u32::from_le_bytes(*header) as usize <= FRAME_BYTES_MAX || !header.iter().all(u8::is_ascii_graphic) {
+        return Some(0);
+    }
+    let line = &beginning[..beginning.len().min(BANNER_BYTES_MAX)];
+    match line.iter().position(|byte| *byte == b'\n') {
+        Some(end) => Some(end + 1),
+        None if line.len() < BANNER_BYTES_MAX => None,
+        None => Some(0),
     }
 }
 
@@ -98,5 +115,23 @@ fn encode_header(length: usize) -> Result<[u8; FRAME_HEADER_BYTES], CodecError> 
 fn message_too_large() -> CodecError {
     CodecError::MessageTooLarge {
         bytes_max: FRAME_BYTES_MAX,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_banner_is_told_from_every_frame() {
+        assert_eq!(banner(b"Thi"), None, "it may be a length");
+        assert_eq!(banner(b"This is a ga"), None, "its end is still to come");
+        assert_eq!(banner(b"This is it\r\n\x02\0\0\0"), Some(12));
+        assert_eq!(banner(&[b'x'; BANNER_BYTES_MAX]), Some(0), "it has no end");
+        let longest = u32::try_from(FRAME_BYTES_MAX).expect("it is small");
+        for length in 0..=longest {
+            let frame = [&length.to_le_bytes()[..], b"\n"].concat();
+            assert_eq!(banner(&frame), Some(0), "{length}");
+        }
     }
 }

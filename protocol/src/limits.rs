@@ -58,6 +58,9 @@ pub const GAME_NAME_BYTES_MAX: usize = 32;
 /// Bytes of the client's program name and version in `Hello`.
 pub const CLIENT_NAME_BYTES_MAX: usize = 64;
 
+/// Bytes of the line of text that a client may receive before the answer to its greeting, with its line end.
+pub const BANNER_BYTES_MAX: usize = 128;
+
 /// Bytes of the answer to a greeting: the frame `Welcome`, `Resumed` or `Error`.
 pub const HANDSHAKE_REPLY_BYTES_MAX: usize = 1024;
 

@@ -307,6 +307,12 @@ impl ClientSession {
     /// case the caller must close the connection. [`is_ended`](Self::is_ended) tells whether it can try another one.
     pub fn next_message(&mut self) -> Result<Option<ServerMessage>, SessionError> {
         loop {
+            if let Stage::GreetingSent | Stage::ResumeSent = self.stage {
+                let Some(banner) = frame::banner(self.input.as_slice()) else {
+                    return Ok(None);
+                };
+                self.input.consume(banner);
+            }
             let (message, total) = match frame::split(self.input.as_slice(), FRAME_BYTES_MAX) {
                 Split::Incomplete { .. } => return Ok(None),
                 Split::TooLarge { announced } => return self.fail(SessionError::FrameTooLarge { announced }),

@@ -8,7 +8,7 @@ use crate::config::machine::Machine;
 use crate::config::{Config, Problem, Settings};
 use crate::limits::{
     CONNECTIONS_PER_KEEPER_MAX, KEEPERS_MAX, MEMORY_PER_CONNECTION_BYTES, MEMORY_PER_HANDLER_BYTES,
-    OPEN_FILES_BASE, PLACES_FOR_MOVES_ONE_IN,
+    OPEN_FILES_BASE, PLACES_FOR_MOVES_ONE_IN, RECEPTIONS_PER_KEEPER_MAX,
 };
 
 /// What a configuration needs at full capacity.
@@ -35,6 +35,7 @@ impl Requirements {
             u64::from(config.clients_per_handler),
             u64::from(config.spare_handlers.max),
         );
+        let receptions = u64::from(RECEPTIONS_PER_KEEPER_MAX);
         let places_used = places - places / u64::from(PLACES_FOR_MOVES_ONE_IN);
         let handlers = connections.div_ceil(places_used);
         Requirements {
@@ -44,10 +45,11 @@ impl Requirements {
                 + (places - 1)
                 + handlers.div_ceil(keepers).min(CONNECTIONS_PER_KEEPER_MAX.into())
                 + spares
+                + receptions
                 + OPEN_FILES_BASE,
             ticker_open_files: u64::from(config.rooms_max) + OPEN_FILES_BASE,
-            processes: handlers + (spares + 1) * keepers + u64::from(config.tickers) + 2,
-            memory_bytes: (handlers + spares * keepers) * MEMORY_PER_HANDLER_BYTES
+            processes: handlers + (spares + receptions + 1) * keepers + u64::from(config.tickers) + 2,
+            memory_bytes: (handlers + (spares + receptions) * keepers) * MEMORY_PER_HANDLER_BYTES
                 + connections * MEMORY_PER_CONNECTION_BYTES
                 + mapping_bytes,
         }
@@ -289,12 +291,12 @@ mod tests {
             },
         );
         let machine_for_rooms = Machine {
-            open_files_max: 1464,
+            open_files_max: 1472,
             ..machine()
         };
         assert!(is_error, "{text}");
         assert!(
-            text.contains("700 connections needs 1464 open files, and a process may have 763"),
+            text.contains("700 connections needs 1472 open files, and a process may have 763"),
             "{text}"
         );
         assert!(
@@ -304,13 +306,13 @@ mod tests {
         assert_eq!(problems(&config(), &machine_for_rooms, MAPPING_BYTES), []);
         let (is_error, text) = problem(
             &Config {
-                rooms_max: 1401,
+                rooms_max: 1409,
                 ..config()
             },
             &machine_for_rooms,
         );
         assert!(
-            is_error && text.contains("set rooms_max to 1400 or less"),
+            is_error && text.contains("set rooms_max to 1408 or less"),
             "{text}"
         );
     }
@@ -324,7 +326,7 @@ mod tests {
         };
         let needed = Requirements::of(&config(), 0).processes;
         // Keepers, tickers, supervisor and listener.
-        assert_eq!(needed, 2100 + 3 + 2 + 2);
+        assert_eq!(needed, 2100 + 3 * (1 + 8) + 2 + 2);
         assert_eq!(
             problems(&config(), &with(Some(needed + 300), needed + 300), 0),
             []
@@ -384,7 +386,7 @@ mod tests {
             "{text}"
         );
         assert!(
-            text.contains("open files per process        1464         20000\n"),
+            text.contains("open files per process        1472         20000\n"),
             "{text}"
         );
         assert!(text.contains("warning: the system cuts the backlog"), "{text}");

@@ -48,7 +48,7 @@ const DAY_MS: u32 = 86_400_000;
 const HOUR_MS: u32 = 3_600_000;
 
 /// All settings.
-pub const SETTINGS: [Setting; 43] = [
+pub const SETTINGS: [Setting; 44] = [
     Setting {
         flag: "listen",
         value_name: "HOST:PORT",
@@ -177,6 +177,12 @@ pub const SETTINGS: [Setting; 43] = [
         value_name: "MS",
         help: "Time for a connection's handshake",
         kind: ValueKind::Number(|config| &mut config.handshake_timeout_ms, 100..=DAY_MS),
+    },
+    Setting {
+        flag: "banner-after-ms",
+        value_name: "MS",
+        help: "When a client that sends nothing is told what people do; 0: never",
+        kind: ValueKind::Number(|config| &mut config.banner_after_ms, 0..=DAY_MS),
     },
     Setting {
         flag: "drain-timeout-ms",

@@ -527,7 +527,8 @@ fn wire(limit: usize) -> u32 {
     u32::try_from(limit).expect("limits are small")
 }
 
-/// Opens the session's streams on the connection, with `reply` in front of the output stream.
+/// Opens the session's streams on the connection, with `reply` in front of the output stream, behind what was noted to be
+/// sent before.
 pub(crate) fn open(
     tx: &mut LobbyTx<'_>,
     record: &'static ConnectionRecord,
@@ -536,10 +537,13 @@ pub(crate) fn open(
     (input_base, output_base): (u64, u64),
     reply: &[u8],
 ) {
-    tx.write(&record.handshake_reply, 0, reply);
+    let noted = tx.get(&record.handshake_reply_bytes);
+    if !reply.is_empty() {
+        tx.write(&record.handshake_reply, noted as usize, reply);
+    }
     tx.set(
         &record.handshake_reply_bytes,
-        u32::try_from(reply.len()).expect("a handshake reply is small"),
+        noted + u32::try_from(reply.len()).expect("a handshake reply is small"),
     );
     tx.set(
         &record.handshake_bytes,
@@ -572,9 +576,7 @@ fn reopen_text(
     // It may be another terminal.
     tx.set(&player_record.has_ansi, 0);
     // All that the client was sent on this connection was sent before the stream.
-    let sent = tx.get(&record.handshake_reply_bytes);
     open(tx, record, player, used, (consumed, resuming_at), &[]);
-    tx.set(&record.handshake_reply_bytes, sent);
     let name = tx.get(&player_record.name);
     let text = render::to_terminal(&render::resumed(name.as_str(), &word.to_string())) + render::PROMPT;
     let mut output = Output::of_idle_stream(player_record, resuming_at);

@@ -10,12 +10,13 @@
 //!
 //! * [`transport`]: which bytes come next, computed from the kernel's counts and the records;
 //! * `frames`: the next frame of the input, and how a transaction consumes it and replies;
-//! * `handshake`, `close`: the start and the end of a connection;
+//! * `banner`, `handshake`, `close`: the start and the end of a connection;
 //! * [`proxy_header`]: who the client is, if a proxy passes its connection on;
 //! * [`text_session`]: what differs for players in text mode, and [`resume_word`], by which they come back;
 //! * [`rate`]: how fast a player may make requests; `source`: what they cost its address;
 //! * [`rejection`]: why a request changed nothing.
 
+mod banner;
 mod close;
 mod frames;
 pub(crate) mod handshake;
@@ -31,7 +32,7 @@ pub mod transport;
 use std::sync::atomic::Ordering;
 
 use crate::limits::{
-    HANDSHAKE_BYTES_MAX, HANDSHAKE_REPLY_BYTES_MAX, OPENING_BYTES_MAX, PROXY_HEADER_BYTES_MAX,
+    HANDSHAKE_BYTES_MAX, HANDSHAKE_OUTPUT_BYTES_MAX, OPENING_BYTES_MAX, PROXY_HEADER_BYTES_MAX,
 };
 use crate::session::proxy_header::ProxyHeader;
 use crate::session::rate::RateCharge;
@@ -455,7 +456,7 @@ impl<'s> Session<'s> {
             // (After a resume word, all that was sent on the connection counts as the reply.)
             self.record
                 .handshake_reply
-                .copy_in(0, &[0; HANDSHAKE_REPLY_BYTES_MAX]);
+                .copy_in(0, &[0; HANDSHAKE_OUTPUT_BYTES_MAX]);
         }
     }
 

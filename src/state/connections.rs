@@ -6,7 +6,7 @@
 //!
 //! ```text
 //! from the client:  preamble, Hello or Resume │ stream from `input_base` on …
-//! to the client:    Welcome, Resumed or Error │ stream from `output_base` to `stream_end` │ close message
+//! to the client:    banner, Welcome or Resumed │ stream from `output_base` to `stream_end` │ close message
 //! ```
 //!
 //! A trusted proxy sends a PROXY header in front of all that, which counts as part of the handshake.
@@ -18,7 +18,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use crate::limits::{
-    CLOSE_MESSAGE_BYTES_MAX, CONNECTION_SLOTS_PER_KEEPER, HANDSHAKE_BYTES_MAX, HANDSHAKE_REPLY_BYTES_MAX,
+    CLOSE_MESSAGE_BYTES_MAX, CONNECTION_SLOTS_PER_KEEPER, HANDSHAKE_BYTES_MAX, HANDSHAKE_OUTPUT_BYTES_MAX,
     PLAYER_NAME_BYTES_MAX, PROXY_HEADER_BYTES_MAX,
 };
 use crate::state::hang_kind::HangKind;
@@ -48,6 +48,8 @@ shared_record! {
         peer_port: AtomicU32,
         /// The [build](crate::state::header::Header::build) that the handler's process runs.
         handler_build: AtomicU32,
+        /// Nonzero if the handler is a reception.
+        at_reception: AtomicU32,
         peer_address: [AtomicU64; 2],
         /// Why the watchdog killed the handler, as a [`HangKind`]'s number; 0 if it did not.
         hang: AtomicU32,
@@ -64,8 +66,8 @@ shared_record! {
         long_opening: AtomicU32,
         /// Nonzero if another process asks the handler to check its flags.
         attention: AtomicU32,
-        /// Index + 1 of a connection near which this one should be served; 0 for none.
-        near: AtomicU32,
+        /// A [`MoveRequest`], as a number; 0 for none.
+        move_request: AtomicU32,
         /// For an operator's connection: what was negotiated with the terminal. See the console.
         pub terminal: AtomicU32,
         /// For an operator's connection: flags of [`OperatorFlag`].
@@ -127,7 +129,7 @@ shared_record! {
         /// Received straight from the socket. What has no space here lies in the [`LongOpening`].
         pub handshake: SharedBytes<{ HANDSHAKE_BYTES_MAX / 8 }>,
         /// Sent straight from here.
-        pub handshake_reply: SharedBytes<{ HANDSHAKE_REPLY_BYTES_MAX / 8 }>,
+        pub handshake_reply: SharedBytes<{ HANDSHAKE_OUTPUT_BYTES_MAX / 8 }>,
         /// Sent straight from here.
         pub close_message: SharedBytes<{ CLOSE_MESSAGE_BYTES_MAX / 8 }>,
     }
@@ -277,6 +279,29 @@ impl From<SocketAddr> for Peer {
     }
 }
 
+/// A process that serves connections, as it is entered in their records.
+#[derive(Debug, Clone, Copy)]
+pub struct ServedBy {
+    /// The process.
+    pub process: ProcessId,
+    /// The [build](crate::state::header::Header::build) that it runs.
+    pub build: u32,
+    /// It serves connections until they have greeted.
+    pub is_reception: bool,
+}
+
+/// By which handler a connection should be served.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MoveRequest {
+    /// By one for players: it has greeted.
+    OutOfReception,
+    /// By that of this connection.
+    Near(u32),
+}
+
+/// In place of an index + 1.
+const OUT_OF_RECEPTION: u32 = u32::MAX;
+
 /// In place of a port: the peer is a process.
 const PORT_OF_PROCESS: u32 = u32::MAX;
 
@@ -314,7 +339,7 @@ impl ConnectionRecord {
         self.behind_proxy.store(0, Ordering::Relaxed);
         self.long_opening.store(0, Ordering::Relaxed);
         self.attention.store(0, Ordering::Relaxed);
-        self.near.store(0, Ordering::Relaxed);
+        self.move_request.store(0, Ordering::Relaxed);
         self.terminal.store(0, Ordering::Relaxed);
         self.operator_flags.store(0, Ordering::Relaxed);
         self.hang.store(0, Ordering::Relaxed);
@@ -504,10 +529,18 @@ impl ConnectionRecord {
         self.handler_build.load(Ordering::Relaxed)
     }
 
-    /// Enters the process that serves the connection, and the build that it runs.
-    pub fn set_handler(&self, handler: ProcessId, build: u32) {
-        self.handler_build.store(build, Ordering::Relaxed);
-        self.handler.store(handler.to_u64(), Ordering::Release);
+    /// Whether the process that serves the connection is a reception. (A moment after a move this may still be said of
+    /// the next process.)
+    pub fn is_at_reception(&self) -> bool {
+        self.at_reception.load(Ordering::Relaxed) != 0
+    }
+
+    /// Enters the process that serves the connection.
+    pub fn set_handler(&self, server: ServedBy) {
+        self.handler_build.store(server.build, Ordering::Relaxed);
+        self.at_reception
+            .store(u32::from(server.is_reception), Ordering::Relaxed);
+        self.handler.store(server.process.to_u64(), Ordering::Release);
     }
 
     /// Removes this process as the handler.
@@ -532,14 +565,22 @@ impl ConnectionRecord {
         self.attention.swap(0, Ordering::AcqRel) != 0
     }
 
-    /// Requests to be served near another connection of the same keeper.
-    pub fn request_move_near(&self, other: u32) {
-        self.near.store(other + 1, Ordering::Release);
+    /// Requests to be served by another handler of the same keeper.
+    pub fn request_move(&self, request: MoveRequest) {
+        let number = match request {
+            MoveRequest::OutOfReception => OUT_OF_RECEPTION,
+            MoveRequest::Near(other) => other + 1,
+        };
+        self.move_request.store(number, Ordering::Release);
     }
 
-    /// Takes the request to be served near another connection.
-    pub fn take_move_near(&self) -> Option<u32> {
-        self.near.swap(0, Ordering::AcqRel).checked_sub(1)
+    /// Takes the request to be served by another handler.
+    pub fn take_move_request(&self) -> Option<MoveRequest> {
+        match self.move_request.swap(0, Ordering::AcqRel) {
+            0 => None,
+            OUT_OF_RECEPTION => Some(MoveRequest::OutOfReception),
+            number => Some(MoveRequest::Near(number - 1)),
+        }
     }
 
     /// When the handler last made progress, in milliseconds of the monotonic clock: a round of its loop, or a frame.

@@ -424,6 +424,8 @@ shared_record! {
         pub handlers: AtomicU32,
         /// Those of `handlers` that serve no connection yet. Only the keeper writes it.
         pub spare_handlers: AtomicU32,
+        /// The keeper's receptions, for operators. Only the keeper writes it.
+        pub receptions: AtomicU32,
         /// Connection slots from this one on were never claimed, so their pages cost no memory.
         slots_touched: AtomicU32,
         /// Counts the processes that have had this slot, so that connections of a dead keeper are recognised.

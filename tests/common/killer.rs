@@ -34,17 +34,30 @@ impl Handlers {
 
     /// Their pids. Includes handlers that are starting, and dead ones not yet replaced.
     pub fn pids(&self) -> Vec<u32> {
+        let mut all = self.with_receptions();
+        let receptions = of_name(&all, "reception");
+        all.retain(|pid| !receptions.contains(pid));
+        all
+    }
+
+    /// These, and the receptions.
+    pub fn with_receptions(&self) -> Vec<u32> {
         self.keepers
             .iter()
             .flat_map(|keeper| processes_below(*keeper))
             .collect()
     }
 
+    /// The receptions' pids.
+    pub fn receptions(&self) -> Vec<u32> {
+        of_name(&self.with_receptions(), "reception")
+    }
+
     /// The pid of the only handler. The replacement of a handler that answered before it died may be late.
     pub fn only(&self) -> u32 {
         let mut pids = Vec::new();
         eventually("the only player has one handler", || {
-            pids = self.pids();
+            pids = of_name(&self.pids(), "handler");
             pids.len() == 1
         });
         pids[0]
@@ -84,7 +97,7 @@ impl Killer {
         let thread = std::thread::spawn(move || {
             let (mut last, mut in_a_row) = (0, 0);
             while !told.load(Ordering::Relaxed) && counted.load(Ordering::Relaxed) < kills {
-                let pids = handlers.pids();
+                let pids = handlers.with_receptions();
                 if pids.is_empty() || pids == [last] {
                     std::thread::sleep(Duration::from_micros(50));
                     continue;

@@ -213,11 +213,14 @@ impl Server {
 
     /// Pid of a player's handler, if it has one.
     pub fn handler_of(&self, player: &str) -> Option<u32> {
-        let processes = self.ask_json("processes");
-        let is_it =
-            |process: &&serde_json::Value| process["role"] == "handler" && process["player"] == player;
-        let found = processes.as_array().expect("a list").iter().find(is_it)?;
-        found["pid"].as_u64().and_then(|pid| u32::try_from(pid).ok())
+        let mut found = None;
+        eventually("it has left the reception", || {
+            let processes = self.ask_json("processes");
+            let mut processes = processes.as_array().expect("a list").iter();
+            found = processes.find(|process| process["player"] == player).cloned();
+            found.as_ref().is_none_or(|process| process["role"] == "handler")
+        });
+        found?["pid"].as_u64().and_then(|pid| u32::try_from(pid).ok())
     }
 
     /// Pid of the keeper of a server that has only one.

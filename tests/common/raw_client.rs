@@ -4,7 +4,7 @@ use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::time::Duration;
 
-use forkade_protocol::frame::{Split, append_frame, split};
+use forkade_protocol::frame::{Split, append_frame, banner, split};
 use forkade_protocol::{ClientMessage, ErrorCode, ServerMessage, codec, preamble};
 use socket2::{Domain, SockRef, Socket, Type};
 
@@ -128,7 +128,15 @@ impl RawClient {
                     return Ok(message);
                 }
                 Split::Incomplete { .. } => {}
-                Split::TooLarge { announced } => panic!("the server announced a frame of {announced} bytes"),
+                // Only of a client that was slow to greet.
+                Split::TooLarge { announced } => match banner(&self.received) {
+                    Some(0) => panic!("the server announced a frame of {announced} bytes"),
+                    Some(line) => {
+                        self.received.drain(..line);
+                        continue;
+                    }
+                    None => {}
+                },
             }
             let mut buffer = [0; 16 * 1024];
             match self.stream.read(&mut buffer) {
@@ -140,6 +148,36 @@ impl RawClient {
                 Err(error) if error.kind() == ErrorKind::ConnectionReset => return Err(End::Reset),
                 Err(error) => panic!("no answer from the server: {error}"),
             }
+        }
+    }
+
+    /// Whether anything has arrived that was not taken.
+    pub fn has_more(&self) -> bool {
+        self.stream.set_nonblocking(true).expect("an option can be set");
+        let arrived = self.stream.peek(&mut [0]).is_ok();
+        self.stream.set_nonblocking(false).expect("an option can be set");
+        arrived || !self.received.is_empty()
+    }
+
+    /// The next bytes, of any kind.
+    pub fn read_exact(&mut self, bytes: &mut [u8]) {
+        self.fill(bytes.len());
+        bytes.copy_from_slice(&self.received[..bytes.len()]);
+        self.received.drain(..bytes.len());
+    }
+
+    /// What the next four bytes say, if they are the length of a frame.
+    pub fn peek_header(&mut self) -> u32 {
+        self.fill(4);
+        u32::from_le_bytes(self.received[..4].try_into().expect("four"))
+    }
+
+    fn fill(&mut self, count: usize) {
+        let mut buffer = [0; 1024];
+        while self.received.len() < count {
+            let count = self.stream.read(&mut buffer).expect("the server answers");
+            assert!(count > 0, "the server has closed");
+            self.received.extend_from_slice(&buffer[..count]);
         }
     }
 

@@ -1,7 +1,6 @@
 //! Promise: lobby chat reaches all players in one order, and a whisper only its addressee. A player that
 //! reads slowly or loses its handler costs the others nothing. No player can exceed the chat rate.
 
-use std::collections::BTreeMap;
 use std::io::Read;
 use std::time::Duration;
 
@@ -16,7 +15,7 @@ use crate::common::liveness::expect_no_pending_work;
 use crate::common::random::{Random, seed};
 use crate::common::raw_client::{RawClient, handshake};
 use crate::common::rooms::rejection;
-use crate::common::{Server, WAIT_MAX, eventually, processes_below};
+use crate::common::{Server, WAIT_MAX, children, eventually, of_name};
 use crate::harness::{Actor, World};
 use forkade::testing::lobby::delivery;
 use forkade::testing::state::layout::Capacity;
@@ -514,14 +513,10 @@ fn a_whisper_is_delivered_although_the_keeper_dies() {
         .into_iter()
         .collect();
     for round in 0..4 {
-        let keepers: BTreeMap<u32, String> = processes_below(server.pid())
-            .into_iter()
-            .filter_map(|pid| Some((pid, std::fs::read_to_string(format!("/proc/{pid}/comm")).ok()?)))
-            .filter(|(_, name)| name.trim_end() == "keeper")
-            .collect();
+        let keepers = of_name(&children(server.pid()), "keeper");
         for (number, (player, next)) in players.iter_mut().zip(["Bob", "Cyd", "Dan", "Ann"]).enumerate() {
             say(player, to(next), &round.to_string());
-            for keeper in keepers.keys().filter(|_| number == 1) {
+            for keeper in keepers.iter().filter(|_| number == 1) {
                 assert!(send(*keeper, Signal::SIGKILL));
             }
         }
@@ -532,7 +527,7 @@ fn a_whisper_is_delivered_although_the_keeper_dies() {
             let processes = server.ask_json("processes");
             let is_new = |process: &&serde_json::Value| {
                 let pid = process["pid"].as_u64().and_then(|pid| u32::try_from(pid).ok());
-                process["role"] == "keeper" && pid.is_some_and(|pid| !keepers.contains_key(&pid))
+                process["role"] == "keeper" && pid.is_some_and(|pid| !keepers.contains(&pid))
             };
             processes
                 .as_array()

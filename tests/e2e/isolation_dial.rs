@@ -3,13 +3,13 @@
 //! served alone, and clients in one room meet in one handler.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
 use forkade_protocol::client::Client;
 
 use crate::common::footprint::sockets;
 use crate::common::operator::Operator;
 use crate::common::pair::Pair;
+use crate::common::raw_client::{RawClient, handshake};
 use crate::common::{Server, command, eventually, processes_below};
 
 /// One keeper, so that the handlers can be counted.
@@ -19,14 +19,20 @@ fn start(arguments: &[&str]) -> Server {
     Server::start(&[&ONE_KEEPER[..], arguments].concat())
 }
 
-/// Number of clients of each handler.
+/// Number of clients of each handler, when all clients that have greeted have left the reception.
 fn served(server: &Server) -> BTreeMap<u64, usize> {
     let mut served = BTreeMap::new();
-    for process in server.ask_json("processes").as_array().expect("a list") {
-        if process["role"] == "handler" {
+    eventually("all have left the reception", || {
+        let processes = server.ask_json("processes");
+        let processes = processes.as_array().expect("a list");
+        served.clear();
+        for process in processes.iter().filter(|process| process["role"] == "handler") {
             *served.entry(process["pid"].as_u64().expect("a pid")).or_default() += 1;
         }
-    }
+        !processes
+            .iter()
+            .any(|process| process["role"] == "reception" && process["player"].is_string())
+    });
     served
 }
 
@@ -223,8 +229,11 @@ fn spare_handlers_are_forked_ahead_within_their_limits() {
             !processes_below(server.pid()).contains(&handler)
         });
     }
-    // More at once than there are spares; none of them sends anything.
-    let many: Vec<_> = (0..100).map(|_| server.connect()).collect();
+    // More at once than there are spares.
+    let mut many: Vec<_> = (0..100).map(|_| RawClient::connect(&server)).collect();
+    for (nth, client) in many.iter_mut().enumerate() {
+        client.send(&handshake(&format!("crowd {nth}")));
+    }
     eventually("under pressure there are more", || {
         server.status("spare_handlers") == 8
     });
@@ -313,15 +322,27 @@ fn an_invalid_isolation_setting_is_refused_with_the_reason() {
 
 #[test]
 fn silent_connections_occupy_a_slot_and_no_handler_of_their_own() {
-    let server = start(&["--clients-per-handler", "256", "--handshake-timeout-ms", "600000"]);
-    let silent: Vec<_> = (0..60).map(|_| server.connect()).collect();
-    let mut client = server.client("Speaker");
-    for _ in 0..100 {
-        client.ping().expect("no player is in the way");
+    for dial in ["1", "256"] {
+        let server = start(&["--clients-per-handler", dial, "--handshake-timeout-ms", "600000"]);
+        let processes = processes_below(server.pid()).len();
+        // More than one reception has room for.
+        let silent: Vec<_> = (0..300).map(|_| server.connect()).collect();
+        eventually("all are there", || server.status("connections") == 300);
+        let mut client = server.client("Speaker");
+        for _ in 0..100 {
+            client.ping().expect("no player is in the way");
+        }
+        assert_eq!(served(&server).len(), 1);
+        let receptions = server.status("receptions");
+        assert!((2..=3).contains(&receptions), "{receptions} receptions");
+        eventually("no other process was forked", || {
+            // One reception was there before; the speaker has a handler.
+            processes_below(server.pid()).len() as u64 == processes as u64 + receptions
+        });
+        drop(silent);
+        eventually("their places are free", || server.status("connections") == 1);
+        eventually("one reception is enough", || server.status("receptions") == 1);
+        client.ping().expect("the session lives");
+        server.expect_no_errors();
     }
-    assert_eq!(served(&server).len(), 1);
-    drop(silent);
-    eventually("their places are free", || server.status("connections") == 1);
-    std::thread::sleep(Duration::from_millis(10));
-    client.ping().expect("the session lives");
 }

@@ -11,12 +11,13 @@ use crate::common::{Server, command, eventually, processes_below};
 use forkade_protocol::client::NewRoom;
 use forkade_protocol::{ChatScope, ErrorCode, RoomSettings};
 
-const ROLES: [&str; 7] = [
+const ROLES: [&str; 8] = [
     "supervisor",
     "ticker",
     "keeper",
     "listener",
     "handler",
+    "reception",
     "console",
     "forkade",
 ];

@@ -11,6 +11,7 @@ mod common;
 mod harness;
 
 mod audit_log;
+mod banner;
 mod behind_proxy;
 mod bounded_log;
 mod chat;

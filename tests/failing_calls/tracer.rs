@@ -312,7 +312,7 @@ impl Family {
             "ticker" => Role::Ticker,
             "listener" => Role::Receiver,
             "keeper" if parent == self.root => Role::Keeper,
-            "keeper" | "handler" => Role::Handler,
+            "keeper" | "handler" | "reception" => Role::Handler,
             "console" => Role::Console,
             _ => Role::Beginner,
         }

@@ -8,6 +8,7 @@ mod many_connections;
 mod moves;
 #[cfg(feature = "mutants")]
 mod mutants;
+mod receptions;
 mod roles;
 
 mod scale;

@@ -122,8 +122,11 @@ impl Move {
         eventually("all handlers have ended", || {
             let all = children(self.server.pid());
             let keepers = of_name(&all, "keeper");
-            let beneath = keepers.iter().flat_map(|keeper| children(*keeper));
-            of_name(&all, "handler").is_empty() && beneath.count() == 0
+            let beneath = keepers
+                .iter()
+                .flat_map(|keeper| children(*keeper))
+                .collect::<Vec<_>>();
+            of_name(&all, "handler").is_empty() && of_name(&beneath, "reception") == beneath
         });
         self.server.expect_no_errors();
     }

@@ -54,6 +54,10 @@ pub fn welcome(name: &str, resume_word: &str, games: &Games) -> String {
     )
 }
 
+/// What a client is told that has sent nothing for a moment. Programs skip it: it is one line, and its first four bytes
+/// are not the length of a frame.
+pub const BANNER: &str = "This is a game server. Press Enter to play.\r\n";
+
 /// How a player gets a seat back after a lost connection.
 pub fn resume_hint(resume_word: &str) -> String {
     format!("After a lost connection, \"resume {resume_word}\" takes you to your seat.\n")

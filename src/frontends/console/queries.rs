@@ -93,6 +93,10 @@ pub(crate) fn status(lobby: &StateHandle, context: ConsoleContext) -> Fields {
             "spare_handlers",
             json!(sum_over_keepers(lobby, |keeper| &keeper.spare_handlers)),
         ),
+        (
+            "receptions",
+            json!(sum_over_keepers(lobby, |keeper| &keeper.receptions)),
+        ),
         ("accepted_total", count(&header.accepted_total)),
         (
             "refused_total",

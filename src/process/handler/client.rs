@@ -15,6 +15,7 @@ use crate::process::handler::turns::{Turn, Usage};
 use crate::process::process_table::Context;
 use crate::session::transport::ByteCounts;
 use crate::session::{IdleSession, Session};
+use crate::state::connections::ServedBy;
 use crate::state::handle::StateHandle;
 use crate::state::layout::{ConnectionRef, RoomRef};
 use shmem::sys::clock::now_ms;
@@ -26,7 +27,7 @@ pub(crate) struct HandlerState {
     pub(crate) context: Context,
     /// Index of the keeper.
     pub(crate) keeper: u32,
-    pub(crate) me: ProcessId,
+    pub(crate) me: ServedBy,
     pub(crate) poll: Poll,
     pub(crate) doorbells: RoomDoorbells,
     /// Keys of clients that another client has given something to do.
@@ -46,6 +47,8 @@ pub(crate) struct Client {
     pub(crate) usage: Usage,
     /// The connection's flags may be set.
     pub(crate) check_flags: bool,
+    /// In a reception: the keeper was asked for a handler for this player.
+    pub(crate) asked_to_move: bool,
     /// The process that the keeper wants it served by.
     pub(crate) move_to: Option<ProcessId>,
     /// When the next run is due at the latest, in milliseconds of the monotonic clock; `u64::MAX`: never.
@@ -76,13 +79,13 @@ pub(crate) struct SocketReadiness {
 }
 
 impl HandlerState {
-    pub(crate) fn new(context: Context, keeper: u32, me: ProcessId) -> io::Result<Self> {
+    pub(crate) fn new(context: Context, keeper: u32, me: ServedBy) -> io::Result<Self> {
         Ok(Self {
             context,
             keeper,
             me,
             poll: Poll::new()?,
-            doorbells: RoomDoorbells::new(context.memory, me),
+            doorbells: RoomDoorbells::new(context.memory, me.process),
             woken: Vec::new(),
             serves_several: false,
             polls_chat_doorbell: false,
@@ -140,6 +143,7 @@ impl Client {
             usage: Usage::new(),
             // A successor was not told what its predecessor was told, so it looks; and the server may be stopping.
             check_flags: true,
+            asked_to_move: false,
             move_to: None,
             due_ms: 0,
             room: None,

@@ -1,8 +1,8 @@
 //! How long a handler waits, and for what: the deadlines of a connection, decided by its phase and some times alone.
 
 use crate::limits::{
-    CLOSING_TIMEOUT_MS, DOORBELL_RETRY_MS, LOBBY_GUEST_RECHECK_MS, READER_WAIT_POLL_MS, RESUME_RETRY_MS,
-    WRITE_STALL_TIMEOUT_MS,
+    CLOSING_TIMEOUT_MS, DOORBELL_RETRY_MS, HANDLER_WAIT_TIMEOUT_MS, LOBBY_GUEST_RECHECK_MS,
+    READER_WAIT_POLL_MS, RESUME_RETRY_MS, WRITE_STALL_TIMEOUT_MS,
 };
 use crate::state::connections::Phase;
 
@@ -15,6 +15,8 @@ pub(crate) struct Times {
     pub(crate) accepted_at_ms: u64,
     /// When the bytes of the handshake that have arrived may get another meaning; `None`: none have arrived.
     pub(crate) enter_decided_at_ms: Option<u64>,
+    /// When the client is to be spoken to; `None`: it was, or has spoken first.
+    pub(crate) banner_ms: Option<u64>,
     /// When the client's last whole frame arrived.
     pub(crate) last_frame_at_ms: u64,
     /// When the client last took bytes; `None` if nothing is left to send and no confirm is missing.
@@ -27,6 +29,8 @@ pub(crate) struct Times {
     pub(crate) doorbell_is_unavailable: bool,
     /// A player in text mode that is in no room: how long it may be silent depends on how many places are free.
     pub(crate) is_lobby_guest: bool,
+    /// The player is not run here: it waits for a handler.
+    pub(crate) is_at_reception: bool,
     /// How long the handshake may take, in milliseconds.
     pub(crate) handshake_timeout_ms: u64,
     /// How long a client may be silent, in milliseconds.
@@ -47,6 +51,8 @@ pub(crate) struct Deadline {
 pub(crate) enum TimeoutKind {
     /// The client has not completed the handshake in time.
     Handshake,
+    /// There was no process for the player in time.
+    NoHandler,
     /// The client has sent nothing for too long.
     Silent,
     /// The client has taken nothing of what is to be sent for too long, or has confirmed nothing of what was sent.
@@ -67,14 +73,19 @@ pub(crate) fn next_deadline(phase: Phase, times: &Times) -> Option<Deadline> {
                 times.accepted_at_ms + times.handshake_timeout_ms,
                 TimeoutKind::Handshake,
             );
-            let look_again = times
-                .enter_decided_at_ms
+            let looks = [times.enter_decided_at_ms, times.banner_ms];
+            let looks = looks
+                .into_iter()
+                .flatten()
                 .filter(|at_ms| *at_ms > times.now_ms)
-                .and_then(|at_ms| deadline(at_ms, TimeoutKind::Recheck));
-            let both = [timeout, look_again];
-            both.into_iter().flatten().min_by_key(|deadline| deadline.at_ms)
+                .filter_map(|at_ms| deadline(at_ms, TimeoutKind::Recheck));
+            looks.chain(timeout).min_by_key(|deadline| deadline.at_ms)
         }
         Phase::RESUMING => deadline(times.now_ms + RESUME_RETRY_MS, TimeoutKind::Recheck),
+        Phase::OPEN if times.is_at_reception => deadline(
+            times.last_frame_at_ms + HANDLER_WAIT_TIMEOUT_MS,
+            TimeoutKind::NoHandler,
+        ),
         Phase::OPEN => {
             let silent = deadline(
                 times.last_frame_at_ms + times.heartbeat_timeout_ms,
@@ -114,12 +125,14 @@ mod tests {
             now_ms: NOW_MS,
             accepted_at_ms: NOW_MS - 5000,
             enter_decided_at_ms: None,
+            banner_ms: None,
             last_frame_at_ms: NOW_MS - 400,
             not_taking_since_ms: None,
             closing_since_ms: NOW_MS - 30,
             waits_for_readers: false,
             doorbell_is_unavailable: false,
             is_lobby_guest: false,
+            is_at_reception: false,
             handshake_timeout_ms: 10_000,
             heartbeat_timeout_ms: 20_000,
         }
@@ -154,6 +167,15 @@ mod tests {
     }
 
     #[test]
+    fn a_client_that_is_to_be_spoken_to_is_looked_at_again() {
+        let times = Times {
+            banner_ms: Some(NOW_MS + 300),
+            ..times()
+        };
+        expect(Phase::HANDSHAKE, &times, NOW_MS + 300, TimeoutKind::Recheck);
+    }
+
+    #[test]
     fn a_connection_that_waits_for_its_session_looks_again_soon() {
         expect(
             Phase::RESUMING,
@@ -166,6 +188,18 @@ mod tests {
     #[test]
     fn a_player_may_be_silent_for_the_heartbeat_timeout() {
         expect(Phase::OPEN, &times(), NOW_MS + 19_600, TimeoutKind::Silent);
+    }
+
+    #[test]
+    fn a_player_in_the_reception_waits_for_a_handler_whatever_it_does() {
+        let times = Times {
+            is_at_reception: true,
+            not_taking_since_ms: Some(0),
+            heartbeat_timeout_ms: 300,
+            ..times()
+        };
+        let by_ms = NOW_MS - 400 + HANDLER_WAIT_TIMEOUT_MS;
+        expect(Phase::OPEN, &times, by_ms, TimeoutKind::NoHandler);
     }
 
     #[test]

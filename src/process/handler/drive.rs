@@ -30,7 +30,7 @@ use crate::process::process_table::Context;
 use crate::process::source_gate;
 use crate::session::{CloseReason, ControlRequest, Resume, Session};
 use crate::state::budget::now_us;
-use crate::state::connections::{Claim, Peer, Phase};
+use crate::state::connections::{Claim, MoveRequest, Peer, Phase};
 use crate::state::incidents::IncidentKind;
 use crate::state::layout::{ConnectionRef, RoomRef};
 
@@ -100,6 +100,7 @@ impl Driver<'_> {
             let mut moved = match phase {
                 Phase::HANDSHAKE => self.process_handshake()?,
                 Phase::RESUMING => self.resume()?,
+                Phase::OPEN if self.state.me.is_reception => self.ask_for_handler(),
                 Phase::OPEN => self.play(&mut turn),
                 Phase::DONE => return Ok(false),
                 _ => false,
@@ -119,9 +120,13 @@ impl Driver<'_> {
         }
     }
 
-    /// Makes up, as a successor, for what the handler before may have missed.
+    /// Begins to run the player, and makes up for what the handler before may have missed.
     pub(crate) fn begin(&mut self) -> io::Result<()> {
-        if self.session.phase() == Phase::OPEN {
+        if self.session.phase() != Phase::OPEN {
+            return Ok(());
+        }
+        self.session.enter_player_source();
+        if !self.state.me.is_reception {
             self.enter_player();
             self.state.listen_to_chat()?;
             departure::set_connected(&mut self.session, true);
@@ -134,7 +139,6 @@ impl Driver<'_> {
     /// The connection carries a player from now on.
     fn enter_player(&self) {
         let name = self.session.name();
-        self.session.enter_player_source();
         logging::set_player(Some(name.as_str()));
         self.session.record().set_player_name(name.as_str());
         if self.session.is_text() {
@@ -157,6 +161,16 @@ impl Driver<'_> {
 
     fn process_handshake(&mut self) -> io::Result<bool> {
         let received = self.receive();
+        let banner_ms = self
+            .session
+            .banner_due_ms(self.state.context.config.banner_after_ms);
+        if banner_ms.is_some_and(|due_ms| due_ms <= self.now_ms) {
+            self.session.note_banner();
+            return Ok(true);
+        }
+        // If the process dies of what this client has sent, its keeper knows of which client.
+        let current_frame = &self.session.record().current_frame;
+        current_frame.store(self.session.byte_counts.received, Ordering::Release);
         let outcome = match self.judge_proxied_client() {
             Err(refusal) => {
                 let text = refusal.text().into_owned();
@@ -167,14 +181,15 @@ impl Driver<'_> {
             }
             Ok(()) => dispatch::process_handshake(&mut self.session),
         };
+        current_frame.store(0, Ordering::Release);
         match outcome {
             HandshakeOutcome::Incomplete if self.client.readiness.client_has_ended => self.end(),
             HandshakeOutcome::Incomplete => return Ok(received),
             HandshakeOutcome::ClientKnown => {}
             HandshakeOutcome::Greeted => {
-                self.state.listen_to_chat()?;
-                self.enter_player();
+                logging::set_player(Some(self.session.name().as_str()));
                 log::info!("came, from {}", self.session.record().peer());
+                self.begin()?;
             }
             HandshakeOutcome::Resuming(keeper) => self.state.ring_keeper(keeper),
             HandshakeOutcome::Refused(reason) => self.close(false, &reason),
@@ -223,6 +238,7 @@ impl Driver<'_> {
                 return Ok(false);
             }
             Resume::Done => {
+                logging::set_player(Some(self.session.name().as_str()));
                 log::info!("came back, from {}", self.session.record().peer());
                 self.begin()?;
                 return Ok(true);
@@ -353,13 +369,14 @@ impl Driver<'_> {
             (Phase::CLOSING | Phase::OPEN, ControlRequest::Yield) => self.release_session(),
             (Phase::CLOSING | Phase::DONE, _) | (_, ControlRequest::Nothing) => {}
             (_, ControlRequest::Stop) => {
-                if phase == Phase::OPEN {
+                if phase == Phase::OPEN && !self.state.me.is_reception {
                     // For example the outcome of the last match.
                     self.deliver();
                 }
                 self.close(false, &CloseReason::ShuttingDown("the server is stopping".into()));
             }
-            (Phase::OPEN, ControlRequest::Kick) => {
+            // (A player that leaves its room may run the room's game: that waits for a handler.)
+            (Phase::OPEN, ControlRequest::Kick) if !self.state.me.is_reception => {
                 let reason = sanctions::close_reason(&mut self.session);
                 self.close(true, &reason);
             }
@@ -386,6 +403,9 @@ impl Driver<'_> {
     /// Says whether that is another room than before: then its log must be read now.
     pub(crate) fn ring_doorbells(&mut self) -> io::Result<bool> {
         self.ring_pending();
+        if self.state.me.is_reception {
+            return Ok(false);
+        }
         let room = self.session.membership().place().map(|(room, _)| room);
         let before = std::mem::replace(&mut self.client.room, room);
         let is_unavailable = |room: RoomRef| self.state.doorbells.is_unavailable(room.index());
@@ -431,9 +451,7 @@ impl Driver<'_> {
     /// Asks to be served by the process that serves the other members of the room, if the same keeper has one. What
     /// they send each other then needs no second process.
     fn request_colocation(&self, room: RoomRef) {
-        let Context {
-            memory, config, ipc, ..
-        } = self.state.context;
+        let Context { memory, config, .. } = self.state.context;
         if config.clients_per_handler == 1 {
             return;
         }
@@ -445,12 +463,26 @@ impl Driver<'_> {
         let anchor = memory.rooms.at(room.index()).colocation_anchor(mine, is_there);
         let handler = memory.connections.at(anchor.index()).handler();
         if memory.keeper_index_of(anchor.index()) == self.state.keeper
-            && handler.is_some_and(|handler| handler != self.state.me)
+            && handler.is_some_and(|handler| handler != self.state.me.process)
         {
-            self.session.record().request_move_near(anchor.index());
-            memory.notify_keeper(mine.index());
-            ipc.doorbells.ring_keeper(self.state.keeper);
+            self.request_move(MoveRequest::Near(anchor.index()));
         }
+    }
+
+    fn request_move(&self, request: MoveRequest) {
+        self.session.record().request_move(request);
+        let memory = self.state.context.memory;
+        memory.notify_keeper(self.session.connection.index());
+        self.state.ring_keeper(Some(self.state.keeper));
+    }
+
+    /// The client of this reception has greeted: the keeper is asked, once, for a handler that runs the player. A
+    /// successor asks again.
+    fn ask_for_handler(&mut self) -> bool {
+        if !std::mem::replace(&mut self.client.asked_to_move, true) {
+            self.request_move(MoveRequest::OutOfReception);
+        }
+        false
     }
 
     /// Ends what has taken too long.
@@ -464,6 +496,10 @@ impl Driver<'_> {
             Some(TimeoutKind::Handshake) => error(
                 ErrorCode::HandshakeTimeout,
                 "you did not greet in time; people press Enter first",
+            ),
+            Some(TimeoutKind::NoHandler) => error(
+                ErrorCode::ServerFull,
+                "the server's machine is short of resources; try again later",
             ),
             Some(TimeoutKind::Silent) => error(
                 ErrorCode::Silent,
@@ -533,6 +569,9 @@ impl Driver<'_> {
             accepted_at_ms: record.accepted_at_ms.load(Ordering::Relaxed),
             enter_decided_at_ms: (self.session.byte_counts.received > 0)
                 .then(|| self.session.enter_decided_at_ms()),
+            banner_ms: self
+                .session
+                .banner_due_ms(self.state.context.config.banner_after_ms),
             last_frame_at_ms: record.last_frame_at_ms.load(Ordering::Relaxed),
             not_taking_since_ms: (!self.session.all_sent() || self.session.waits_for_confirm())
                 .then_some(self.client.readiness.last_taken_ms),
@@ -542,6 +581,7 @@ impl Driver<'_> {
             handshake_timeout_ms: header.handshake_timeout_ms.load(Ordering::Relaxed),
             heartbeat_timeout_ms: self.silence_timeout_ms(),
             is_lobby_guest: self.is_lobby_guest(),
+            is_at_reception: self.state.me.is_reception,
         };
         next_deadline(self.session.phase(), &times)
     }
@@ -557,7 +597,7 @@ impl Driver<'_> {
             log::info!("{how}, at {}", self.session.record().peer());
             self.state.context.memory.incidents.enter(
                 IncidentKind::Departure,
-                (self.state.me.pid, room),
+                (self.state.me.process.pid, room),
                 self.session.name().as_str(),
                 format_args!("{how}, at {}", self.session.record().peer()),
             );

@@ -1,8 +1,12 @@
 //! A handler: runs connections and their players. It receives bytes, carries out transactions, and sends bytes.
 //!
-//! The isolation dial decides how many connections it serves. By default that is one, and the handler exits with it.
-//! A handler that may serve several is given them by its keeper over a [channel](HandlerMessage), and runs each of
-//! them in turn: it is one loop over a set, whose size may be one.
+//! A *reception* is a handler that serves many connections, each until it has greeted. It runs no player: a game that
+//! comes to no end must not make newcomers wait. It leaves what a client sends behind its greeting in the kernel, until
+//! the connection has moved to a handler for players.
+//!
+//! The isolation dial decides how many connections a handler for players serves. By default that is one, and the
+//! handler exits with it. A handler that may serve several is given them by its keeper over a
+//! [channel](HandlerMessage), and runs each of them in turn: it is one loop over a set, whose size may be one.
 //!
 //! It must never keep anything that a successor would need anywhere but in shared memory. It can be killed between
 //! any two instructions, and its successor goes on from what the kernel and the records say.
@@ -37,7 +41,7 @@ use crate::process::handler::turns::{LOOK_EVERY_US, ReadyQueue, Turn};
 use crate::process::ipc::HandlerMessage;
 use crate::process::process_table::{Context, keep_only};
 use crate::state::budget::now_us;
-use crate::state::connections::{Claim, Kind};
+use crate::state::connections::{Claim, Kind, ServedBy};
 use crate::state::handle::StateHandle;
 use crate::state::layout::{ConnectionRef, Memory};
 use shmem::sys::clock::now_ms;
@@ -63,21 +67,41 @@ pub(crate) struct HandlerArgs {
     pub(crate) keeper: u32,
     /// The connections, each with its socket.
     pub(crate) connections: Vec<(ConnectionRef, OwnedFd)>,
-    /// Another handler has served them before.
-    pub(crate) is_successor: bool,
-    /// Where the keeper sends further connections.
+    pub(crate) start: Start,
+    /// It serves connections until they have greeted.
+    pub(crate) is_reception: bool,
+    /// Where the keeper says what else to serve, and what to release.
     pub(crate) assignments: Option<Channel>,
+}
+
+/// How a handler begins with the connections that it is forked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Start {
+    /// It is their first one.
+    New,
+    /// Their handler is dead.
+    Takeover,
+    /// It gets them as soon as their present handler has released them.
+    Move { from: ProcessId },
 }
 
 /// Runs in the process that was just forked. Exit status 0 means that there is nothing left to serve.
 pub(crate) fn run(new_process: &NewProcess, mut args: HandlerArgs) -> u8 {
-    logging::set_role("handler");
+    logging::set_role(role_name(args.is_reception));
     let found = ProcessId::try_current();
-    let served = found.and_then(|me| {
-        let context = args.context;
+    let served = found.and_then(|process| {
+        let me = ServedBy {
+            process,
+            build: args.context.build,
+            is_reception: args.is_reception,
+        };
+        let memory = args.context.memory;
         // If the keeper has died meanwhile, the slot may have been given to another connection.
-        args.connections
-            .retain(|(connection, _)| enter_handler(context.memory, *connection, (me, context.build)));
+        let is_its = |connection| match args.start {
+            Start::Move { .. } => true,
+            Start::New | Start::Takeover => enter_handler(memory, connection, me),
+        };
+        args.connections.retain(|(connection, _)| is_its(*connection));
         serve(new_process, args, me)
     });
     served.unwrap_or_else(|error| {
@@ -87,33 +111,37 @@ pub(crate) fn run(new_process: &NewProcess, mut args: HandlerArgs) -> u8 {
 }
 
 /// Enters this process as the handler of a connection. False if the connection was given up.
-fn enter_handler(memory: &Memory, connection: ConnectionRef, (me, build): (ProcessId, u32)) -> bool {
+fn enter_handler(memory: &Memory, connection: ConnectionRef, me: ServedBy) -> bool {
     let index = connection.index();
     let record = memory.connections.at(index);
     let is_still_there =
         || record.claim_after_store() == Claim::Held && record.reference(index) == connection;
     if is_still_there() {
-        record.set_handler(me, build);
+        record.set_handler(me);
     }
     // Checked again: a process that abandons the connection looks for a handler afterwards, or its claim is seen
     // here.
     if !is_still_there() {
         log::warn!("connection {connection:?} was given up before it was served");
-        record.clear_handler(me);
+        record.clear_handler(me.process);
         return false;
     }
     record.liveness.record_progress();
     true
 }
 
-fn serve(new_process: &NewProcess, args: HandlerArgs, me: ProcessId) -> io::Result<u8> {
+fn role_name(is_reception: bool) -> &'static str {
+    if is_reception { "reception" } else { "handler" }
+}
+
+fn serve(new_process: &NewProcess, args: HandlerArgs, me: ServedBy) -> io::Result<u8> {
     let Context { memory, ipc, .. } = args.context;
     let mut keep = vec![ipc.lifeline.as_fd(), ipc.keeper_channel(args.keeper).as_fd()];
     keep.extend(ipc.doorbells.for_clients());
     keep.extend(args.connections.iter().map(|(_, socket)| socket.as_fd()));
     keep.extend(args.assignments.as_ref().map(AsFd::as_fd));
     keep_only(new_process, &keep)?;
-    set_name("handler")?;
+    set_name(role_name(me.is_reception))?;
     let mut state = StateHandle::attach(memory, args.context.games);
     state.reserved_names = args.context.config.reserved_names.0;
     if let [(connection, _)] = &args.connections[..]
@@ -157,7 +185,7 @@ struct Handler {
 }
 
 impl Handler {
-    fn new(args: HandlerArgs, shared_state: StateHandle, me: ProcessId) -> io::Result<Self> {
+    fn new(args: HandlerArgs, shared_state: StateHandle, me: ServedBy) -> io::Result<Self> {
         let signals = Signals::block(&[Signal::SIGUSR1, Signal::SIGTERM])?;
         let state = HandlerState::new(args.context, args.keeper, me)?;
         let mut descriptors = vec![
@@ -181,7 +209,10 @@ impl Handler {
             supervisor_is_gone: false,
         };
         for (connection, socket) in args.connections {
-            handler.start_serving(connection.index(), socket, args.is_successor)?;
+            match args.start {
+                Start::Move { from } => handler.pending_moves.enter(connection, socket, from, now_ms()),
+                start => handler.start_serving(connection.index(), socket, start == Start::Takeover)?,
+            }
         }
         Ok(handler)
     }
@@ -394,8 +425,7 @@ impl Handler {
     }
 
     fn accept(&mut self, connection: ConnectionRef, socket: OwnedFd) -> io::Result<()> {
-        let context = self.state.context;
-        if !enter_handler(context.memory, connection, (self.state.me, context.build)) {
+        if !enter_handler(self.state.context.memory, connection, self.state.me) {
             return Ok(());
         }
         // It is not known whether a handler has served it before; the kernel is asked in any case.
@@ -430,16 +460,16 @@ impl Handler {
     /// Serves the connections that were moving here and that their former handlers have released.
     fn serve_completed_moves(&mut self) -> io::Result<()> {
         let (memory, me) = (self.state.context.memory, self.state.me);
-        for (connection, socket) in self
-            .pending_moves
-            .take_completed(&memory.connections, me, now_ms())
+        for (connection, socket) in
+            self.pending_moves
+                .take_completed(&memory.connections, me.process, now_ms())
         {
             // Announced again although it was here already.
             if self.key_of(connection).is_some() {
                 continue;
             }
             let record = memory.connections.at(connection.index());
-            record.set_handler(me, self.state.context.build);
+            record.set_handler(me);
             record.liveness.record_progress();
             self.start_serving(connection.index(), socket, true)?;
         }
@@ -480,7 +510,7 @@ impl Handler {
             .memory
             .connections
             .at(connection)
-            .move_to(self.state.me, to);
+            .move_to(self.state.me.process, to);
         // If it cannot be signalled, it looks by itself soon; if it is dead, the keeper finds a successor.
         if let Err(error) = to.send_signal(Signal::SIGUSR1) {
             log::warn!("cannot tell handler {to} that connection {connection} was released to it: {error}");
@@ -550,16 +580,21 @@ mod tests {
             record.reference(0)
         };
         let process = |pid| ProcessId { pid, start_time: 1 };
+        let server = |pid| ServedBy {
+            process: process(pid),
+            build: 0,
+            is_reception: false,
+        };
         let connection = claim();
-        assert!(enter_handler(memory, connection, (process(7), 0)));
+        assert!(enter_handler(memory, connection, server(7)));
         assert_eq!(record.handler(), Some(process(7)));
         // The keeper dies, the ticker frees the slot, and the next keeper gives it to another connection.
         record.free();
-        assert!(!enter_handler(memory, connection, (process(7), 0)), "it is free");
+        assert!(!enter_handler(memory, connection, server(7)), "it is free");
         assert_eq!(record.handler(), None);
         let next = claim();
-        assert!(enter_handler(memory, next, (process(8), 0)));
-        assert!(!enter_handler(memory, connection, (process(7), 0)));
+        assert!(enter_handler(memory, next, server(8)));
+        assert!(!enter_handler(memory, connection, server(7)));
         assert_eq!(record.handler(), Some(process(8)));
     }
 }

@@ -15,9 +15,9 @@ use nix::sys::signal::Signal;
 
 use crate::limits::{ADOPTION_BATCH_MAX, ADOPTION_RETRY_MS, TRANSFER_RETRY_MS, UPGRADE_HANDLER_INTERVAL_MS};
 use crate::process::ipc::KeeperMessage;
-use crate::process::keeper::handlers::HandlerEntry;
+use crate::process::keeper::handlers::{HandlerEntry, Purpose};
 use crate::process::keeper::{FIRST_ADOPTED, HeldConnection, Keeper};
-use crate::state::connections::{Claim, Kind};
+use crate::state::connections::{Claim, ConnectionRecord, Kind};
 use crate::state::layout::ConnectionRef;
 use shmem::sys::clock::now_ms;
 use shmem::sys::process::ProcessId;
@@ -155,7 +155,7 @@ impl Keeper {
             self.transferred.remove(&index);
             return None;
         }
-        let lives = match self.ensure_tracked(handler, record.handler_build()) {
+        let lives = match self.ensure_tracked(handler, record) {
             Ok(lives) => lives,
             Err(error) => {
                 // It goes on without a keeper until it is asked again, soon.
@@ -196,11 +196,15 @@ impl Keeper {
     }
 
     /// Adds a handler to this keeper's set, if it is not there. Says whether its exit is still to come.
-    pub(crate) fn ensure_tracked(&mut self, handler: ProcessId, build: u32) -> io::Result<bool> {
+    pub(crate) fn ensure_tracked(
+        &mut self,
+        handler: ProcessId,
+        record: &ConnectionRecord,
+    ) -> io::Result<bool> {
         let is_it = |entry: &HandlerEntry| entry.process == handler;
         match self.handlers.get(handler.pid).is_some_and(is_it) {
             true => Ok(true),
-            false => self.track_adopted_handler(handler, build),
+            false => self.track_adopted_handler(handler, record),
         }
     }
 
@@ -218,7 +222,7 @@ impl Keeper {
 
     /// Watches for the exit of a handler that is not a child of this process. It cannot be given new connections.
     /// Says whether its exit is still to come.
-    fn track_adopted_handler(&mut self, handler: ProcessId, build: u32) -> io::Result<bool> {
+    fn track_adopted_handler(&mut self, handler: ProcessId, record: &ConnectionRecord) -> io::Result<bool> {
         let Some(pidfd) = handler.open_pidfd()? else {
             return Ok(false);
         };
@@ -226,16 +230,22 @@ impl Keeper {
         let token = Token(FIRST_ADOPTED + handler.pid as usize);
         let registry = self.poll.registry();
         registry.register(&mut SourceFd(&pidfd.as_raw_fd()), token, Interest::READABLE)?;
-        if build != self.context.build {
+        let purpose = Purpose {
+            is_reception: record.is_at_reception(),
+            takes_more: false,
+        };
+        // A reception whose channel has ended cannot be told to release anybody.
+        if record.handler_build() != self.context.build || purpose.is_reception {
             self.outdated.push_back(handler.pid);
         }
-        let mut entry = HandlerEntry::new(handler, Vec::new(), None, self.context.config);
+        let mut entry = HandlerEntry::new(handler, Vec::new(), None, purpose, self.context.config);
         entry.pidfd = Some(pidfd);
         self.handlers.insert(entry);
         Ok(true)
     }
 
-    /// Replaces the next handler that runs the program before an upgrade: it is killed, and its successor takes over.
+    /// Replaces the next handler that runs the program before an upgrade, or the next reception of a former keeper: it
+    /// is killed, and its successor takes over.
     pub(crate) fn replace_outdated(&mut self) {
         let now = now_ms();
         if self.outdated.is_empty() || now < self.replace_outdated_at_ms {

@@ -1,16 +1,24 @@
 //! Which handler serves which connection, as long as no process dies.
 //!
-//! A new connection goes to a running handler that has room, or else to a new process. When a player enters a room,
-//! its handler asks the keeper to move the connection to the handler that serves the others in the room. The keeper
-//! sends the socket to the next handler, and then asks the present one to release the connection, which it does in
-//! one store in the record. So a connection has exactly one handler at every moment.
+//! A new connection goes to a reception: a handler that serves newcomers until they have greeted, and runs no player.
+//! A connection that has greeted moves on to a running handler that has room, or else to a new process. When a player
+//! enters a room, its handler asks the keeper to move the connection to the handler that serves the others in the room.
+//!
+//! For a move the keeper gives the socket to the next handler, and then asks the present one to release the connection,
+//! which it does in one store in the record. So a connection has exactly one handler at every moment.
 
 use std::os::fd::AsFd;
 use std::sync::atomic::Ordering;
 
+use crate::limits::{ASSIGN_BATCH_MAX, TAKEOVER_RETRY_MS};
+use crate::process::handler::Start;
 use crate::process::ipc::HandlerMessage;
 use crate::process::keeper::Keeper;
-use crate::process::keeper::handlers::HandlerEntry;
+use crate::process::keeper::handlers::{HandlerEntry, Purpose};
+use crate::process::keeper::spawn::SpawnError;
+use crate::state::connections::{MoveRequest, ServedBy};
+use crate::state::layout::ConnectionRef;
+use shmem::sys::clock::now_ms;
 use shmem::sys::process::ProcessId;
 use shmem::sys::sockets::SendOutcome;
 
@@ -28,8 +36,12 @@ impl Keeper {
                 self.complete_move(index);
                 if record.is_over() {
                     self.release_connection(index);
-                } else if let Some(other) = record.take_move_near() {
-                    self.start_move(index, other);
+                } else {
+                    match record.take_move_request() {
+                        Some(MoveRequest::OutOfReception) => self.greeted.push_back(record.reference(index)),
+                        Some(MoveRequest::Near(other)) => self.start_move_near(index, other),
+                        None => {}
+                    }
                 }
             }
         }
@@ -49,7 +61,7 @@ impl Keeper {
         self.handlers.update(from, |entry| entry.move_out(index));
         self.cancel_move(index);
         // It has the connection, whether this keeper expected that or not.
-        match self.ensure_tracked(handler, record.handler_build()) {
+        match self.ensure_tracked(handler, record) {
             Ok(true) => {
                 self.handlers
                     .update(handler.pid, |entry| entry.add_connection(index));
@@ -62,9 +74,84 @@ impl Keeper {
         }
     }
 
-    /// Begins to move a connection to the handler of another one. That handler gets the socket before the present one
-    /// is asked to release the connection, so that one of them has it at every moment.
-    fn start_move(&mut self, index: u32, other: u32) {
+    /// Begins to move connections that have greeted out of the receptions, a few at a time. What cannot be moved now is
+    /// tried again a little later; the client waits, at most until the reception gives it up.
+    pub(crate) fn move_greeted(&mut self) {
+        if self.greeted_due_ms > now_ms() {
+            return;
+        }
+        for _ in 0..self.greeted.len().min(ASSIGN_BATCH_MAX as usize) {
+            if let Some(connection) = self.greeted.pop_front()
+                && !self.move_out_of_reception(connection)
+            {
+                self.retry_greeted(connection);
+            }
+        }
+    }
+
+    /// How long until connections that have greeted are moved, in milliseconds.
+    pub(crate) fn move_greeted_due_ms(&self) -> Option<u64> {
+        (!self.greeted.is_empty()).then(|| self.greeted_due_ms.saturating_sub(now_ms()))
+    }
+
+    /// The next handler of a connection that has greeted failed, or there is none.
+    pub(crate) fn retry_greeted(&mut self, connection: ConnectionRef) {
+        self.greeted.push_back(connection);
+        self.greeted_due_ms = now_ms() + TAKEOVER_RETRY_MS;
+    }
+
+    /// False if that must be tried again.
+    fn move_out_of_reception(&mut self, connection: ConnectionRef) -> bool {
+        let index = connection.index();
+        let record = self.context.memory.connections.at(index);
+        let Some(held) = self
+            .held
+            .get(&index)
+            .filter(|_| record.reference(index) == connection)
+        else {
+            return true;
+        };
+        let is_able = |entry: &&HandlerEntry| entry.purpose.is_reception && entry.channel.is_some();
+        let Some(from) = self.handlers.get(held.handler).filter(is_able) else {
+            // It has moved; or a successor of its reception asks again.
+            return true;
+        };
+        let from = from.process;
+        let next = match held.moves_to {
+            Some(pid) => self.handlers.get(pid).map(|entry| entry.process),
+            None => self.prepare_handler(index, from),
+        };
+        next.is_some_and(|next| self.ask_to_release(index, next))
+    }
+
+    /// Gives the socket of a connection that has greeted to a handler of players, which then expects it.
+    fn prepare_handler(&mut self, index: u32, from: ProcessId) -> Option<ProcessId> {
+        let may_share = self.assigns_connections() && !self.context.memory.connections.at(index).is_suspect();
+        if may_share {
+            while let Some(pid) = self.handlers.pick_for_player() {
+                if let Some(next) = self.expect_move(index, pid, from) {
+                    self.prefork.on_connection(self.handlers.idle(), now_ms());
+                    return Some(next);
+                }
+                self.stop_assigning(pid);
+            }
+            self.prefork.on_connection(0, now_ms());
+        }
+        let purpose = Purpose {
+            is_reception: false,
+            takes_more: may_share,
+        };
+        match self.spawn_handler(vec![index], purpose, Start::Move { from }) {
+            Ok(next) => Some(next),
+            Err(error) => {
+                log::error!("cannot fork a handler: {error}; trying again in {TAKEOVER_RETRY_MS} ms");
+                None
+            }
+        }
+    }
+
+    /// Begins to move a connection to the handler of another one.
+    fn start_move_near(&mut self, index: u32, other: u32) {
         let (Some(held), Some(to)) = (self.held.get(&index), self.held.get(&other)) else {
             return;
         };
@@ -76,24 +163,38 @@ impl Keeper {
         let Some(present) = present.map(|entry| entry.process) else {
             return;
         };
-        let connection = self.context.memory.connections.at(index).reference(index);
         self.cancel_move(index);
-        let expect = HandlerMessage::ExpectMove {
-            connection,
-            from: present,
-        };
-        let Some(next) = self.send_socket(index, to, expect) else {
-            return;
-        };
-        if let Some(held) = self.held.get_mut(&index) {
-            held.moves_to = Some(to);
-        }
-        let move_to = HandlerMessage::MoveTo { connection, to: next }.encode();
-        let channel = self.handlers.get(from).and_then(|entry| entry.channel.as_ref());
-        if !channel.is_some_and(|channel| matches!(channel.send(&move_to, &[]), Ok(SendOutcome::Sent))) {
+        if let Some(next) = self.expect_move(index, to, present)
+            && !self.ask_to_release(index, next)
+        {
             // It stays where it is.
             self.cancel_move(index);
         }
+    }
+
+    /// Gives the socket to a running handler that gets the connection as soon as the present one has released it. That
+    /// comes first, so that one of them has it at every moment.
+    fn expect_move(&mut self, index: u32, to: u32, from: ProcessId) -> Option<ProcessId> {
+        let connection = self.context.memory.connections.at(index).reference(index);
+        let next = self.send_socket(index, to, HandlerMessage::ExpectMove { connection, from })?;
+        if let Some(held) = self.held.get_mut(&index) {
+            held.moves_to = Some(to);
+        }
+        Some(next)
+    }
+
+    /// Asks the present handler to release the connection to another one, which expects it. Says whether it will hear
+    /// of that.
+    fn ask_to_release(&self, index: u32, to: ProcessId) -> bool {
+        let connection = self.context.memory.connections.at(index).reference(index);
+        let move_to = HandlerMessage::MoveTo { connection, to }.encode();
+        let present = self
+            .held
+            .get(&index)
+            .and_then(|held| self.handlers.get(held.handler));
+        present
+            .and_then(|entry| entry.channel.as_ref())
+            .is_some_and(|channel| matches!(channel.send(&move_to, &[]), Ok(SendOutcome::Sent)))
     }
 
     /// The handler that the connection was to move to does not get it.
@@ -104,18 +205,28 @@ impl Keeper {
         }
     }
 
-    pub(super) fn assign_to_running_handler(&mut self, index: u32) -> bool {
-        while let Some(pid) = self.handlers.pick_for_new_connection() {
+    /// Gives a newcomer to a reception.
+    pub(super) fn assign_to_reception(&mut self, index: u32) -> Result<(), SpawnError> {
+        while let Some(pid) = self.handlers.pick_reception() {
             if self.assign(index, pid) {
-                return true;
+                return Ok(());
             }
-            // It is dead or overloaded: it gets no further connections.
-            self.handlers.update(pid, |entry| entry.channel = None);
+            self.stop_assigning(pid);
         }
-        false
+        if !self.handlers.has_room_for_reception() {
+            return Err(SpawnError::TooManyReceptions);
+        }
+        self.spawn_handler(vec![index], Purpose::RECEPTION, Start::New)
+            .map(drop)
     }
 
-    /// Gives a connection to a running handler. Says whether that was possible.
+    /// The handler is dead or overloaded: it gets no further connections.
+    fn stop_assigning(&mut self, pid: u32) {
+        self.handlers
+            .update(pid, |entry| entry.purpose.takes_more = false);
+    }
+
+    /// Gives a newcomer to a running reception. Says whether that was possible.
     fn assign(&mut self, index: u32, pid: u32) -> bool {
         let record = self.context.memory.connections.at(index);
         let serve = HandlerMessage::Serve {
@@ -129,7 +240,11 @@ impl Keeper {
         }
         // Only after the message was sent: if this process died in between, the record would name a handler that
         // never hears of it.
-        record.set_handler(handler, self.context.build);
+        record.set_handler(ServedBy {
+            process: handler,
+            build: self.context.build,
+            is_reception: true,
+        });
         true
     }
 

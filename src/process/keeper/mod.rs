@@ -34,6 +34,7 @@ use crate::process::process_table::{Context, LivenessHandle, RoleStart};
 use crate::process::watchdog::progress::ProgressMarks;
 use crate::state::connections::{Claim, KINDS, Kind};
 use crate::state::header::KeeperSlot;
+use crate::state::layout::ConnectionRef;
 use shmem::sys::clock::now_ms;
 use shmem::sys::signals::Signals;
 
@@ -62,6 +63,7 @@ pub(crate) fn run(start: &RoleStart) -> io::Result<u8> {
     // SIGUSR1 is blocked because handlers inherit the mask: they may be sent it before they read signals.
     let signals = Signals::block(&[Signal::SIGCHLD, Signal::SIGTERM, Signal::SIGUSR1])?;
     let mut keeper = Keeper::new(start, signals)?;
+    keeper.maintain_spares();
     start.report_ready();
     keeper.serve()
 }
@@ -79,6 +81,10 @@ struct Keeper {
     handlers: HandlerSet,
     /// Connections that have lost their handler and have no other yet.
     pending_respawns: VecDeque<PendingRespawn>,
+    /// Connections in receptions that have greeted, and are to be moved to handlers for players.
+    greeted: VecDeque<ConnectionRef>,
+    /// When the next of them is moved, in milliseconds of the monotonic clock.
+    greeted_due_ms: u64,
     prefork: PreforkPolicy,
     /// Slots that were free when this process last looked.
     free: Vec<u32>,
@@ -90,7 +96,7 @@ struct Keeper {
     handlers_to_request: VecDeque<(u32, usize)>,
     /// When the next round begins, in milliseconds of the monotonic clock.
     next_adoption_round_ms: u64,
-    /// Pids of adopted handlers that run the program before an upgrade.
+    /// Pids of adopted handlers that run the program before an upgrade, or are receptions.
     outdated: VecDeque<u32>,
     /// When the next of them is replaced.
     replace_outdated_at_ms: u64,
@@ -149,6 +155,7 @@ impl Keeper {
         }
         slot.handlers.store(0, Ordering::Relaxed);
         slot.spare_handlers.store(0, Ordering::Relaxed);
+        slot.receptions.store(0, Ordering::Relaxed);
         // An operator's connection is not adopted: it has no state, and the operator connects again.
         let is_held = |index: &u32| {
             let record = context.memory.connections.at(*index);
@@ -183,6 +190,8 @@ impl Keeper {
             held: HashMap::new(),
             handlers: HandlerSet::new(context.config),
             pending_respawns: VecDeque::new(),
+            greeted: VecDeque::new(),
+            greeted_due_ms: 0,
             prefork: PreforkPolicy::new(context.config.spare_handlers, now_ms()),
             free: Vec::new(),
             to_adopt,
@@ -208,6 +217,7 @@ impl Keeper {
                 self.receive_connections()?;
             }
             self.respawn_pending();
+            self.move_greeted();
             if let Some(by_ms) = self.transfer_deadline_ms
                 && (self.pending_respawns.is_empty() || by_ms <= now_ms())
             {
@@ -231,7 +241,7 @@ impl Keeper {
                 }
             }
             if let Some(stop_by_ms) = self.stop_by_ms {
-                self.retire_idle(u32::MAX);
+                self.handlers.retire_all_idle();
                 if self.held.is_empty() && self.handlers.is_empty() {
                     return Ok(0);
                 }
@@ -313,6 +323,7 @@ impl Keeper {
             .chain(self.liveness_due_ms())
             .chain(self.prefork_due_ms())
             .chain(self.respawn_due_ms())
+            .chain(self.move_greeted_due_ms())
             .min()
             .map(Duration::from_millis)
     }
@@ -355,11 +366,10 @@ impl Keeper {
     /// Shows operators how many handlers there are.
     fn publish_counts(&self) {
         let slot = self.slot();
-        let for_players = self
-            .handlers
-            .len()
-            .saturating_sub(slot.connection_counts(Kind::Console).held());
+        let (handlers, receptions) = self.handlers.counts();
+        let for_players = handlers.saturating_sub(slot.connection_counts(Kind::Console).held());
         slot.handlers.store(for_players, Ordering::Relaxed);
+        slot.receptions.store(receptions, Ordering::Relaxed);
         slot.spare_handlers.store(self.handlers.idle(), Ordering::Relaxed);
     }
 

@@ -37,11 +37,16 @@ impl PreforkPolicy {
         self.retry_at_ms = now_ms + SPARES_SHRINK_AFTER_MS;
     }
 
+    /// Whether no fork has just failed.
+    pub(crate) fn may_fork(&self, now_ms: u64) -> bool {
+        self.retry_at_ms <= now_ms
+    }
+
     /// How many to fork now.
     pub(crate) fn to_fork(&self, idle: u32, now_ms: u64) -> u32 {
-        match now_ms < self.retry_at_ms {
-            true => 0,
-            false => self.target.saturating_sub(idle).min(SPARE_FORK_BATCH_MAX),
+        match self.may_fork(now_ms) {
+            true => self.target.saturating_sub(idle).min(SPARE_FORK_BATCH_MAX),
+            false => 0,
         }
     }
 

@@ -7,7 +7,9 @@ use std::sync::atomic::Ordering;
 
 use crate::limits::{ACCEPT_RETRY_MS, ASSIGN_BATCH_MAX, HANDSHAKE_BYTES_MAX};
 use crate::process::admission::Refusal;
+use crate::process::handler::Start;
 use crate::process::ipc::KeeperMessage;
+use crate::process::keeper::handlers::Purpose;
 use crate::process::keeper::spawn::SpawnError;
 use crate::process::keeper::{HeldConnection, Keeper};
 use crate::process::listener::{peer_of, send_refusal};
@@ -111,24 +113,25 @@ impl Keeper {
         }
         self.held.insert(index, HeldConnection::new(socket));
         self.slot().connection_counts(kind).add_new();
-        let may_share = kind == Kind::Game && self.assigns_connections();
-        if may_share {
-            let is_assigned = self.assign_to_running_handler(index);
-            let idle = if is_assigned { self.handlers.idle() } else { 0 };
-            self.prefork.on_connection(idle, now_ms());
-            if is_assigned {
-                return;
-            }
-        }
-        if let Err(error) = self.spawn_handler(vec![index], false, may_share) {
-            log::error!("cannot fork a handler: {error}");
+        let served = match kind {
+            Kind::Game => self.assign_to_reception(index),
+            Kind::Console => self
+                .spawn_handler(vec![index], Purpose::OPERATOR, Start::New)
+                .map(drop),
+        };
+        if let Err(error) = served {
+            log::error!("a connection gets no handler: {error}");
             if matches!(error, SpawnError::Fork(ForkError::Identify(_))) {
                 // The handler ran, and may have begun a session: the ticker frees what it held. The client connects
                 // again.
                 return self.abandon_connection(index);
             }
             if let Some(held) = self.held.remove(&index) {
-                self.refuse(kind, &held.socket, Refusal::NoResources);
+                let refusal = match error {
+                    SpawnError::TooManyReceptions => Refusal::Full,
+                    _ => Refusal::NoResources,
+                };
+                self.refuse(kind, &held.socket, refusal);
             }
             self.free_slot(index, kind);
         }

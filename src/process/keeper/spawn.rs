@@ -10,11 +10,11 @@ use nix::sys::signal::Signal;
 use crate::limits::{PENALTY_CRASH_US, TAKEOVER_BATCH_MAX, TAKEOVER_RETRY_MS, TAKEOVER_TRIES_MAX};
 use crate::maintenance::crash_attribution;
 use crate::maintenance::crash_policy::{Crash, RestartDecision, WatchdogKill, regroup};
-use crate::process::handler::{self, HandlerArgs};
+use crate::process::handler::{self, HandlerArgs, Start};
 use crate::process::keeper::Keeper;
-use crate::process::keeper::handlers::HandlerEntry;
+use crate::process::keeper::handlers::{HandlerEntry, Purpose};
 use crate::process::process_table::Context;
-use crate::state::connections::Kind;
+use crate::state::connections::{Kind, ServedBy};
 use crate::state::incidents::IncidentKind;
 use crate::state::layout::ConnectionRef;
 use crate::state::layout::RoomRef;
@@ -32,24 +32,26 @@ pub(crate) enum SpawnError {
     Channel(#[source] io::Error),
     #[error("{0}")]
     Fork(#[from] ForkError),
+    #[error("all receptions are full")]
+    TooManyReceptions,
 }
 
 /// Connections that have lost their handler and wait for a new one: for their turn, or for the resources that a
 /// process needs.
 pub(crate) struct PendingRespawn {
     connections: Vec<u32>,
-    with_channel: bool,
+    purpose: Purpose,
     tries_left: u32,
     /// When the next try is due, in milliseconds of the monotonic clock.
     at_ms: u64,
 }
 
 impl PendingRespawn {
-    /// They get a handler as soon as possible. With a channel it can be given further connections.
-    pub(crate) fn new(connections: Vec<u32>, with_channel: bool) -> Self {
+    /// They get a handler as soon as possible.
+    pub(crate) fn new(connections: Vec<u32>, purpose: Purpose) -> Self {
         Self {
             connections,
-            with_channel,
+            purpose,
             tries_left: TAKEOVER_TRIES_MAX,
             at_ms: 0,
         }
@@ -57,20 +59,20 @@ impl PendingRespawn {
 }
 
 impl Keeper {
-    /// Whether running handlers are given connections: they serve several, one after another or at once, or are
+    /// Whether running handlers are given players: they serve several, one after another or at once, or are
     /// forked ahead of need.
     pub(crate) fn assigns_connections(&self) -> bool {
         let config = self.context.config;
         config.handler_life > 1 || config.spare_handlers.max > 0
     }
 
-    /// Forks a handler for connections that this keeper holds. With a channel it can be given further ones.
+    /// Forks a handler for connections that this keeper holds.
     pub(crate) fn spawn_handler(
         &mut self,
         connections: Vec<u32>,
-        is_successor: bool,
-        with_channel: bool,
-    ) -> Result<(), SpawnError> {
+        purpose: Purpose,
+        start: Start,
+    ) -> Result<ProcessId, SpawnError> {
         let duplicate = |index: &u32| {
             let (held, record) = (&self.held[index], self.context.memory.connections.at(*index));
             Ok((record.reference(*index), held.socket.try_clone()?))
@@ -80,7 +82,7 @@ impl Keeper {
             .map(duplicate)
             .collect::<io::Result<Vec<(ConnectionRef, OwnedFd)>>>()
             .map_err(SpawnError::Duplicate)?;
-        let (mine, theirs) = match with_channel {
+        let (mine, theirs) = match purpose.needs_channel() {
             true => Channel::pair()
                 .map(|(mine, theirs)| (Some(mine), Some(theirs)))
                 .map_err(SpawnError::Channel)?,
@@ -92,12 +94,13 @@ impl Keeper {
                 context,
                 keeper,
                 connections: sockets,
-                is_successor,
+                start,
+                is_reception: purpose.is_reception,
                 assignments: theirs,
             };
             handler::run(&new_process, args)
         })?;
-        if is_successor {
+        if start == Start::Takeover {
             let player = match connections[..] {
                 [index] => context.memory.connections.at(index).player_name(),
                 _ => String::new(),
@@ -117,27 +120,51 @@ impl Keeper {
         }
         self.evict_stale_pid(process);
         for index in &connections {
-            let record = context.memory.connections.at(*index);
-            record.set_handler(process, context.build);
-            if let Some(held) = self.held.get_mut(index) {
-                (held.handler, held.moves_to) = (process.pid, None);
+            let Some(held) = self.held.get_mut(index) else {
+                continue;
+            };
+            if let Start::Move { .. } = start {
+                held.moves_to = Some(process.pid);
+                continue;
             }
+            (held.handler, held.moves_to) = (process.pid, None);
+            context.memory.connections.at(*index).set_handler(ServedBy {
+                process,
+                build: context.build,
+                is_reception: purpose.is_reception,
+            });
         }
-        self.handlers
-            .insert(HandlerEntry::new(process, connections, mine, context.config));
-        Ok(())
+        let entry = HandlerEntry::new(process, connections, mine, purpose, context.config);
+        self.handlers.insert(entry);
+        Ok(process)
     }
 
-    /// Forks spare handlers, or retires those beyond need.
+    /// Forks a reception if none has room, and spare handlers, and retires those beyond need.
     pub(crate) fn maintain_spares(&mut self) {
         let now = now_ms();
-        if !self.assigns_connections() || self.stop_by_ms.is_some() {
+        if self.stop_by_ms.is_some() {
+            return;
+        }
+        if self.handlers.pick_reception().is_none()
+            && self.handlers.has_room_for_reception()
+            && self.prefork.may_fork(now)
+            && let Err(error) = self.spawn_handler(Vec::new(), Purpose::RECEPTION, Start::New)
+        {
+            log::warn!("cannot fork a reception ahead: {error}");
+            self.prefork.fork_failed(now);
+        }
+        self.handlers.retire_surplus_receptions();
+        if !self.assigns_connections() {
             return;
         }
         let retire_count = self.prefork.retire_count(self.handlers.idle(), now);
         self.retire_idle(retire_count);
+        let purpose = Purpose {
+            is_reception: false,
+            takes_more: true,
+        };
         for _ in 0..self.prefork.to_fork(self.handlers.idle(), now) {
-            if let Err(error) = self.spawn_handler(Vec::new(), false, true) {
+            if let Err(error) = self.spawn_handler(Vec::new(), purpose, Start::New) {
                 log::warn!("cannot fork a handler ahead: {error}");
                 self.prefork.fork_failed(now);
             }
@@ -222,13 +249,25 @@ impl Keeper {
         let Some(held) = self.held.get_mut(&index) else {
             return false;
         };
-        held.moves_to = held.moves_to.filter(|promised_to| *promised_to != pid);
-        held.handler == pid
+        let is_its = held.handler == pid;
+        if held.moves_to == Some(pid) {
+            held.moves_to = None;
+            let record = self.context.memory.connections.at(index);
+            if record.is_at_reception() {
+                self.retry_greeted(record.reference(index));
+            }
+        }
+        is_its
     }
 
     /// The handler of these connections is found dead, and is not one that this keeper has tracked.
     pub(crate) fn replace_dead(&mut self, handler: ProcessId, connections: Vec<u32>) {
-        let entry = HandlerEntry::new(handler, connections.clone(), None, self.context.config);
+        let is_at_reception = |index: &u32| self.context.memory.connections.at(*index).is_at_reception();
+        let purpose = Purpose {
+            is_reception: connections.first().is_some_and(is_at_reception),
+            takes_more: false,
+        };
+        let entry = HandlerEntry::new(handler, connections.clone(), None, purpose, self.context.config);
         self.replace(&entry, connections, None);
     }
 
@@ -313,7 +352,7 @@ impl Keeper {
         }
         let is_split = groups.len() > 1;
         for group in groups {
-            self.schedule_respawn(group, is_split);
+            self.schedule_respawn(group, entry.purpose.is_reception, is_split);
         }
     }
 
@@ -397,7 +436,7 @@ impl Keeper {
 
     /// Gives connections whose handler has died another one. That gets no further connections if one of these is a
     /// suspect, or may be: if they are a part of a set that was split.
-    fn schedule_respawn(&mut self, group: Vec<u32>, is_part: bool) {
+    fn schedule_respawn(&mut self, group: Vec<u32>, is_reception: bool, is_part: bool) {
         if group.is_empty() {
             return;
         }
@@ -405,9 +444,13 @@ impl Keeper {
             let record = self.context.memory.connections.at(*index);
             record.kind() == Kind::Game && !record.is_suspect()
         };
-        let with_channel = self.assigns_connections() && !is_part && group.iter().all(may_have_company);
+        let is_assignable = is_reception || self.assigns_connections();
+        let purpose = Purpose {
+            is_reception,
+            takes_more: is_assignable && !is_part && group.iter().all(may_have_company),
+        };
         self.pending_respawns
-            .push_back(PendingRespawn::new(group, with_channel));
+            .push_back(PendingRespawn::new(group, purpose));
     }
 
     /// Forks a handler for connections that have none. If that fails, it is tried again a little later.
@@ -419,8 +462,8 @@ impl Keeper {
         }
         let Err(error) = self.spawn_handler(
             pending_respawns.connections.clone(),
-            true,
-            pending_respawns.with_channel,
+            pending_respawns.purpose,
+            Start::Takeover,
         ) else {
             return;
         };

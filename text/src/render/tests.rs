@@ -68,6 +68,12 @@ fn described(event: &RoomEvent, seat: Option<u8>) -> String {
 }
 
 #[test]
+fn programs_recognise_the_banner() {
+    let then_a_frame = [BANNER.as_bytes(), &[1, 0, 0, 0, 0]].concat();
+    assert_eq!(forkade_protocol::frame::banner(&then_a_frame), Some(BANNER.len()));
+}
+
+#[test]
 fn a_match_begins_with_the_board_and_the_players_mark() {
     let message = message(
         &tictactoe(),

@@ -189,6 +189,7 @@ pub(crate) fn role_name(pid: u32, context: ConsoleContext) -> Option<&'static st
 
 fn connection_role(record: &ConnectionRecord) -> &'static str {
     match record.kind() {
+        Kind::Game if record.is_at_reception() => "reception",
         Kind::Game => "handler",
         Kind::Console => "console",
     }
