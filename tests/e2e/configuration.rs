@@ -259,14 +259,14 @@ fn a_capacity_beyond_the_open_file_limit_is_refused_with_a_remedy() {
         (
             "64",
             [
-                "a keeper of 300 connections needs 664 open files",
+                "a keeper of 300 connections needs 672 open files",
                 "100 rooms need 164 open files",
             ],
         ),
         (
             "200",
             [
-                "a keeper of 300 connections needs 664 open files",
+                "a keeper of 300 connections needs 672 open files",
                 "or set keepers to 5 or more",
             ],
         ),

@@ -274,6 +274,7 @@ fn trace_shows_frames_in_both_directions_without_secrets() {
 fn a_trace_survives_killed_handlers_and_resumes_and_ends_with_the_player() {
     let server = Server::start(&[]);
     let mut ann = server.client("Ann");
+    server.handler_of("Ann").expect("she has left the reception");
     let mut operator = Operator::new(&server);
     follow(&mut operator, "trace Ann");
     for _ in 0..3 {

@@ -290,8 +290,9 @@ fn a_program_that_writes_without_end_is_refused_and_affects_nobody() {
     let reason = upgradable.refusal();
     assert!(reason.contains("it says more than"), "{reason}");
     control_pair.expect_progress();
-    let is_known =
-        |name: &String| ["forkade", "ticker", "keeper", "listener", "handler"].contains(&name.as_str());
+    let is_known = |name: &String| {
+        ["forkade", "ticker", "keeper", "listener", "handler", "reception"].contains(&name.as_str())
+    };
     eventually("the talker is gone", || {
         processes(&upgradable.server).keys().all(is_known)
     });

@@ -192,7 +192,7 @@ impl Chaos {
         let looks_whole = || {
             let all = children(self.supervisor);
             let keepers = of_name(&all, "keeper");
-            let orphans = of_name(&all, "handler").len();
+            let orphans = of_name(&all, "handler").len() + of_name(&all, "reception").len();
             let adopted: usize = keepers.iter().map(|keeper| pidfds(*keeper)).sum();
             keepers.len() == self.keepers
                 && adopted == orphans

@@ -298,6 +298,8 @@ impl Keeper {
         );
         let is_crash = !entry.is_replaced && exit != Some(Exit::Code(0));
         let (suspect, crash) = self.crash_of(&left, exit);
+        // A reception that was killed from outside was in the middle of somebody's greeting by chance.
+        let suspect = suspect.filter(|_| !entry.purpose.is_reception || crash.is_self_inflicted());
         let (mut decision, mut crashes_of_suspect) = (RestartDecision::Replace, 0);
         if is_crash
             && crash.is_self_inflicted()
