@@ -313,11 +313,12 @@ pub const SOURCE_MESSAGES_PER_SECOND_DEFAULT: u32 = 10_000;
 /// Kibibytes that one source may send per second in the long run, unless configured.
 pub const SOURCE_KIB_PER_SECOND_DEFAULT: u32 = 4096;
 
-/// Sources whose accounts are kept apart. A source takes a place only while one of its accounts is in use.
-pub const SOURCES_MAX: u32 = 4096;
-
 /// Places for sources whose keys have the same hash.
 pub const SOURCES_PER_SET: usize = 8;
+
+/// Sets of such places. Altogether, 4,096 sources have accounts of their own; one takes a place only while one of its
+/// accounts is in use.
+pub const SOURCE_SETS: u32 = 512;
 
 /// How many sources' worth the sources without a place may use together.
 pub const SOURCES_SHARING: u64 = 16;

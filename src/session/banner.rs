@@ -11,10 +11,13 @@ use forkade_text::render;
 
 impl Session<'_> {
     /// When a client that sends nothing is spoken to, in milliseconds of the monotonic clock, if that is `after_ms`
-    /// after the accept. `None`: it has sent something, or was spoken to, or `after_ms` is 0.
+    /// after the accept. `None`: it has sent something behind the PROXY header that a proxy sends for it, or was spoken
+    /// to, or `after_ms` is 0.
     pub fn banner_due_ms(&self, after_ms: u32) -> Option<u64> {
         let noted = self.state.attachment.read_own(&self.record.handshake_reply_bytes);
-        let is_silent = self.phase() == Phase::HANDSHAKE && self.byte_counts.received == 0;
+        let is_silent = self.phase() == Phase::HANDSHAKE
+            && !self.awaits_proxy_header()
+            && self.byte_counts.received <= self.proxy_header_bytes() as u64;
         let accepted_at_ms = self.record.accepted_at_ms.load(Ordering::Relaxed);
         (is_silent && noted == 0 && after_ms != 0).then(|| accepted_at_ms + u64::from(after_ms))
     }

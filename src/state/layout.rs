@@ -15,7 +15,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use forkade_protocol::Phase as MatchPhase;
 
-use crate::limits::CONNECTION_SLOTS_PER_KEEPER;
+use crate::limits::{CONNECTION_SLOTS_PER_KEEPER, SOURCE_SETS};
 use crate::state::chat::ChatRecord;
 use crate::state::connections::{Claim, ConnectionRecord, Kind, LongOpening, Phase};
 use crate::state::directory::{Directory, DirectoryRecord, Identity, Presence, RoomEntry};
@@ -26,7 +26,7 @@ use crate::state::mailbox::Mailbox;
 use crate::state::players::PlayerRecord;
 use crate::state::room_label::room_number;
 use crate::state::rooms::{RoomLife, RoomRecord, raw_phase};
-use crate::state::sources::{SOURCE_SETS, SourceSet, Sources, SourcesHead};
+use crate::state::sources::{SourceSet, Sources, SourcesHead};
 use shmem::lock::Lock;
 use shmem::sys::clock::now_ms;
 #[cfg(any(test, feature = "testing"))]

@@ -22,7 +22,7 @@ use siphasher::sip::SipHasher13;
 
 use crate::limits::{
     ADDRESS_BANS_MAX, PENALTY_ENFORCED_FROM_US, PENALTY_US_MAX, SOURCE_INCIDENTS_BURST,
-    SOURCE_INCIDENTS_PER_MINUTE, SOURCES_MAX, SOURCES_PER_SET, SOURCES_SHARING,
+    SOURCE_INCIDENTS_PER_MINUTE, SOURCE_SETS, SOURCES_PER_SET, SOURCES_SHARING,
 };
 use crate::state::budget::{Budget, Rate, TooSoon, now_us};
 use crate::state::connections::Peer;
@@ -60,7 +60,6 @@ impl SourceKey {
             }
             IpAddr::V6(address) => {
                 let mask = u64::MAX.checked_shl(64 - lengths.v6).unwrap_or(0);
-                #[expect(clippy::cast_possible_truncation, reason = "the upper half")]
                 let network = (u128::from(address) >> 64) as u64;
                 network & mask
             }
@@ -155,8 +154,6 @@ shared_record! {
     }
 }
 
-/// Sets of the table.
-pub(crate) const SOURCE_SETS: u32 = SOURCES_MAX / SOURCES_PER_SET as u32;
 const _: () = assert!(SOURCE_SETS.is_power_of_two());
 
 /// All sources.
@@ -495,6 +492,7 @@ mod tests {
     use crate::state::layout::Capacity;
 
     const WHOLE: PrefixLengths = PrefixLengths { v4: 32, v6: 64 };
+    const SOURCES_MAX: u32 = 8 * SOURCE_SETS;
     /// A unit is in use for longer than any test.
     const SLOW: Rate = Rate::per_minute(1, 3);
 
@@ -540,9 +538,9 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_key_is_written_as_an_address_of_its_source(address: u128, v4 in 8..=32_u32, v6 in 16..=64_u32) {
+        fn a_key_is_written_as_an_address_of_its_source(address: u128, short: u32, v4 in 8..=32_u32, v6 in 16..=64_u32) {
             let lengths = PrefixLengths { v4, v6 };
-            for address in [IpAddr::from(Ipv6Addr::from(address)), Ipv4Addr::from(address as u32).into()] {
+            for address in [IpAddr::from(Ipv6Addr::from(address)), Ipv4Addr::from(short).into()] {
                 let key = SourceKey::new(address, lengths);
                 let text = key.text(lengths);
                 let network = text.split('/').next().expect("there is a part before it");

@@ -288,6 +288,19 @@ fn a_missing_or_wrong_header_is_refused_with_the_reason() {
 }
 
 #[test]
+fn a_silent_person_behind_a_proxy_is_spoken_to_once_the_header_has_come() {
+    let server = Server::start(&[&TRUSTS[..], &["--banner-after-ms", "1"]].concat());
+    let mut person = TextClient::over(server.connect_from(PROXY));
+    person.send(TEXT_HEADER);
+    assert_eq!(
+        person.read_until("Press Enter to play.\r\n"),
+        "This is a game server. "
+    );
+    person.type_line("");
+    assert_eq!(person.read_until("Welcome to Forkade."), "", "it is said once");
+}
+
+#[test]
 fn the_header_must_come_within_the_handshakes_time() {
     let server = Server::start(&[&TRUSTS[..], &["--handshake-timeout-ms", "300"]].concat());
     for part in [&b""[..], b"PROXY TCP4 203.0.113.7", &binary_header()[..27]] {

@@ -275,6 +275,8 @@ fn a_server_full_of_clients_has_a_console() {
         "256",
         "--handshake-timeout-ms",
         "600000",
+        "--early-refusal",
+        "none",
     ]);
     let clients: Vec<_> = (0..1000).map(|_| server.connect()).collect();
     eventually("all are connected", || server.status("connections") == 1000);

@@ -1,11 +1,10 @@
 //! Promise: what one address does, only it pays. Connections, penalties and bans are counted by address, whatever process
 //! is killed, and a player whose session waits can come back.
 
-use std::net::{IpAddr, SocketAddr, TcpStream};
+use std::net::Ipv4Addr;
 
 use forkade_protocol::client::{Client, ClientOptions};
 use forkade_protocol::{ClientMessage, ErrorCode, ServerMessage};
-use socket2::{Domain, Socket, Type};
 
 use crate::common::raw_client::{RawClient, framed, handshake, handshake_preamble};
 use crate::common::{Server, WAIT_MAX, children, eventually, of_name, patient};
@@ -16,13 +15,8 @@ const ONE: &str = "127.0.0.2";
 const OTHER: &str = "127.0.0.3";
 
 fn from(server: &Server, address: &str) -> RawClient {
-    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
-    let address: IpAddr = address.parse().expect("an address");
-    socket
-        .bind(&SocketAddr::new(address, 0).into())
-        .expect("a port is free");
-    socket.connect(&server.game.into()).expect("the server accepts");
-    RawClient::over(TcpStream::from(socket))
+    let address: Ipv4Addr = address.parse().expect("an address");
+    RawClient::over(server.connect_from(address.octets()))
 }
 
 fn options(address: &str) -> ClientOptions {
