@@ -351,6 +351,10 @@ pub const SOURCE_INCIDENTS_PER_MINUTE: u64 = 6;
 /// configured. It grows to 100 when all have not.
 pub const EARLY_REFUSAL_PERCENT_DEFAULT: u32 = 30;
 
+/// Unless configured, no connection is refused early while fewer than this many have not greeted: a small server is full
+/// before it needs that.
+pub const EARLY_REFUSAL_START_MIN: u32 = 100;
+
 /// Connections from one exempt address from which on the log tells the operator that it is exempt.
 pub const EXEMPT_CONNECTIONS_TOLD: u32 = 500;
 

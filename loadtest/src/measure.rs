@@ -314,10 +314,11 @@ fn proceed(commands: &Sender<Proceed>) {
 }
 
 /// The limits of a server that are meant for people: a load test measures without them.
-const LIMITS_FOR_PEOPLE: [&str; 6] = [
+const LIMITS_FOR_PEOPLE: [&str; 7] = [
     "--requests-per-minute",
     "--failures-per-minute",
     "--guesses-per-minute",
+    "--source-guesses",
     "--lobby-fanout",
     "--room-fanout",
     "--server-fanout",

@@ -24,14 +24,14 @@ use crate::config::settings::number;
 use crate::limits::{
     BACKLOG_DEFAULT, BANNER_AFTER_MS_DEFAULT, CHAT_BURST_DEFAULT, CHAT_PER_MINUTE_DEFAULT,
     CONNECTIONS_BEYOND_PLAYERS_DEFAULT, CONNECTIONS_PER_KEEPER_MAX, DRAIN_TIMEOUT_MS_DEFAULT,
-    EARLY_REFUSAL_PERCENT_DEFAULT, FAILURES_BURST_DEFAULT, FAILURES_PER_MINUTE_DEFAULT,
-    GUESSES_PER_MINUTE_DEFAULT, HANDSHAKE_TIMEOUT_MS_DEFAULT, HEARTBEAT_TIMEOUT_MS_DEFAULT, KEEPERS_MAX,
-    LOBBY_FANOUT_DEFAULT, PLAYERS_MAX_DEFAULT, READER_WAIT_MS_DEFAULT, REQUESTS_BURST_DEFAULT,
-    REQUESTS_PER_MINUTE_DEFAULT, ROOM_FANOUT_DEFAULT, ROOMS_MAX_DEFAULT, SEAT_GRACE_MS_DEFAULT,
-    SEAT_RESERVATION_MS_DEFAULT, SEND_BUFFER_BYTES_DEFAULT, SERVER_FANOUT_DEFAULT,
-    SOURCE_CONNECTIONS_DEFAULT, SOURCE_CONNECTS_PER_SECOND_DEFAULT, SOURCE_GUESSES_PER_MINUTE_DEFAULT,
-    SOURCE_KIB_PER_SECOND_DEFAULT, SOURCE_MESSAGES_PER_SECOND_DEFAULT, TEXT_IDLE_TIMEOUT_MS_DEFAULT,
-    TICKERS_AUTOMATIC_MAX, TICKERS_MIN, WATCHDOG_CPU_MS_DEFAULT,
+    EARLY_REFUSAL_PERCENT_DEFAULT, EARLY_REFUSAL_START_MIN, FAILURES_BURST_DEFAULT,
+    FAILURES_PER_MINUTE_DEFAULT, GUESSES_PER_MINUTE_DEFAULT, HANDSHAKE_TIMEOUT_MS_DEFAULT,
+    HEARTBEAT_TIMEOUT_MS_DEFAULT, KEEPERS_MAX, LOBBY_FANOUT_DEFAULT, PLAYERS_MAX_DEFAULT,
+    READER_WAIT_MS_DEFAULT, REQUESTS_BURST_DEFAULT, REQUESTS_PER_MINUTE_DEFAULT, ROOM_FANOUT_DEFAULT,
+    ROOMS_MAX_DEFAULT, SEAT_GRACE_MS_DEFAULT, SEAT_RESERVATION_MS_DEFAULT, SEND_BUFFER_BYTES_DEFAULT,
+    SERVER_FANOUT_DEFAULT, SOURCE_CONNECTIONS_DEFAULT, SOURCE_CONNECTS_PER_SECOND_DEFAULT,
+    SOURCE_GUESSES_PER_MINUTE_DEFAULT, SOURCE_KIB_PER_SECOND_DEFAULT, SOURCE_MESSAGES_PER_SECOND_DEFAULT,
+    TEXT_IDLE_TIMEOUT_MS_DEFAULT, TICKERS_AUTOMATIC_MAX, TICKERS_MIN, WATCHDOG_CPU_MS_DEFAULT,
 };
 
 pub use crate::config::listen::ListenAddress;
@@ -169,7 +169,7 @@ impl<T: fmt::Display> fmt::Display for List<T> {
 /// of OpenSSH's server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum EarlyRefusal {
-    /// From half of `connections_max` on.
+    /// From half of `connections_max` on, and not before [`EARLY_REFUSAL_START_MIN`] connections.
     Automatic,
     /// Never.
     Never,
@@ -277,10 +277,14 @@ impl Config {
             self.connections_max = self.players_max + CONNECTIONS_BEYOND_PLAYERS_DEFAULT;
         }
         if self.early_refusal == EarlyRefusal::Automatic {
-            self.early_refusal = EarlyRefusal::From {
-                start: self.connections_max / 2,
-                percent: EARLY_REFUSAL_PERCENT_DEFAULT,
-                full: self.connections_max,
+            let start = (self.connections_max / 2).max(EARLY_REFUSAL_START_MIN);
+            self.early_refusal = match start < self.connections_max {
+                true => EarlyRefusal::From {
+                    start,
+                    percent: EARLY_REFUSAL_PERCENT_DEFAULT,
+                    full: self.connections_max,
+                },
+                false => EarlyRefusal::Never,
             };
         }
         if self.keepers == AUTOMATIC {

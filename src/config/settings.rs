@@ -278,7 +278,7 @@ pub const SETTINGS: [Setting; 44] = [
         flag: "source-kib",
         value_name: "KIB",
         help: "Kibibytes that one source's players may send per second in the long run; 0: no limit",
-        kind: ValueKind::Number(|config| &mut config.source_kib_per_second, 0..=1_000_000),
+        kind: ValueKind::Number(|config| &mut config.source_kib_per_second, 0..=60_000),
     },
     Setting {
         flag: "ipv4-source-prefix",

@@ -84,7 +84,11 @@ pub fn ban_address(
 ) -> Result<Vec<u32>, AddressBansFull> {
     let memory = state.memory;
     let key = SourceKey::new(address, memory.header.source_prefixes());
-    memory.sources.ban(key, now_ms() + time_ms)?;
+    // Two operators must not take the same place.
+    let tx = state.attachment.begin(memory.directory.record);
+    let banned = memory.sources.ban(key, now_ms() + time_ms);
+    drop(tx);
+    banned?;
     let players: Vec<u32> = (0..memory.players.len())
         .filter(|index| memory.sources.of_player(*index) == Some(key))
         .collect();

@@ -121,7 +121,7 @@ pub(crate) fn judge_source(load: SourceLoad) -> Result<(), Refusal> {
     if let Some(left_ms) = load.ban_left_ms {
         return Err(Refusal::Banned { left_ms });
     }
-    let connections_max = load.connections_max + u32::from(load.may_return);
+    let connections_max = load.connections_max.saturating_add(load.may_return.into());
     if load.connections_max != 0 && load.connections >= connections_max {
         return Err(Refusal::SourceFull);
     }

@@ -25,7 +25,8 @@ pub(crate) struct SourceGate {
 }
 
 impl SourceGate {
-    /// Charges a new connection to its source. The source of a trusted proxy's connection is not known yet.
+    /// Charges a new connection to its source. The source of a trusted proxy's connection is not known yet: it is judged
+    /// when its header has come.
     ///
     /// # Errors
     ///
@@ -35,15 +36,12 @@ impl SourceGate {
             return Ok(());
         };
         if context.config.is_trusted_proxy(address.ip()) {
-            return judge_early(context, || false);
+            return Ok(());
         }
         if is_exempt(address.ip()) {
             self.tell_exempt(context, key, peer);
         }
-        let returns = judge(context, address.ip(), self.in_flight(context, key))?;
-        judge_early(context, || {
-            returns == Returns::Granted || may_return(context, key)
-        })
+        judge(context, address.ip(), self.in_flight(context, key))
     }
 
     /// A connection from this peer was sent to a keeper.
@@ -84,30 +82,25 @@ impl SourceGate {
     }
 }
 
-/// Whether a player that came from the source is away, and may be coming back now. Charged: others at the same address
-/// may make use of it, too.
+/// Whether a player that came from the source is away, and may be coming back now. Each check is charged, whatever its
+/// result: it scans all connections, and other clients of the address can benefit from it.
 fn may_return(context: &Context, key: SourceKey) -> bool {
-    let sources = &context.memory.sources;
-    let presence = context.memory.source_presence(key);
-    let present = presence.connections - presence.greeting;
+    let memory = context.memory;
     let rate = Rate::per_second(SOURCE_RETURNS_PER_SECOND, SOURCE_RETURNS_BURST);
-    context.memory.players_of_source(key) > present
-        && sources.take(key, SourceAccount::Returns, rate, 1).is_ok()
+    if memory.sources.take(key, SourceAccount::Returns, rate, 1).is_err() {
+        return false;
+    }
+    let presence = memory.source_presence(key);
+    memory.players_of_source(key) > presence.connections.saturating_sub(presence.greeting)
 }
 
-/// Whether a connection was accepted beyond the limits of its source, because a player may be coming back.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Returns {
-    NotNeeded,
-    Granted,
-}
-
-/// Charges a connection to its source. `in_flight` connections of the source are on their way to keepers.
+/// Charges a connection to its source, and decides whether it is refused, also at random. `in_flight` connections of the
+/// source are on their way to keepers.
 ///
 /// # Errors
 ///
 /// Why it is refused.
-pub(crate) fn judge(context: &Context, address: IpAddr, in_flight: u32) -> Result<Returns, Refusal> {
+pub(crate) fn judge(context: &Context, address: IpAddr, in_flight: u32) -> Result<(), Refusal> {
     let (memory, config) = (context.memory, context.config);
     let key = SourceKey::new(address, memory.header.source_prefixes());
     let mut load = SourceLoad {
@@ -116,9 +109,6 @@ pub(crate) fn judge(context: &Context, address: IpAddr, in_flight: u32) -> Resul
     };
     if !is_exempt(address) {
         load.refused_for_us = memory.sources.refused_for_us(key);
-        load.connections = memory.source_presence(key).connections + in_flight;
-        load.connections_max = config.source_connections;
-        // What is refused for another reason is not charged.
         if judge_source(load).is_ok() {
             let per_second = config.source_connects_per_second.into();
             let rate = Rate::per_second(per_second, per_second * SOURCE_BURST_SECONDS);
@@ -127,18 +117,23 @@ pub(crate) fn judge(context: &Context, address: IpAddr, in_flight: u32) -> Resul
                 .take(key, SourceAccount::Connects, rate, 1)
                 .is_err();
         }
-    }
-    if judge_source(load).is_ok() {
-        return Ok(Returns::NotNeeded);
+        // All connections are looked through only for a source that connects no faster than it may.
+        if judge_source(load).is_ok() {
+            load.connections = memory.source_presence(key).connections + in_flight;
+            load.connections_max = config.source_connections;
+        }
     }
     // Looked up only where it can change the decision.
-    load.may_return = may_return(context, key);
-    judge_source(load).map(|()| Returns::Granted).inspect_err(|_| {
+    if judge_source(load).is_err() {
+        load.may_return = may_return(context, key);
+    }
+    judge_source(load).inspect_err(|_| {
         memory
             .header
             .sources_refused_total
             .fetch_add(1, Ordering::Relaxed);
-    })
+    })?;
+    judge_early(context, || load.may_return || may_return(context, key))
 }
 
 /// Refuses a connection at random if too many others have not greeted, unless it may be one of a player that is coming

@@ -35,7 +35,7 @@ impl Session<'_> {
             Rate::per_second(per_second, per_second * SOURCE_BURST_SECONDS)
         };
         let messages = rate(&header.source_messages_per_second, 1);
-        // In units of 1 KiB a small message would cost nothing, and a rate of bytes is too high for whole microseconds.
+        // Single bytes would be too many for accounts of whole microseconds.
         let bytes_rate = rate(&header.source_kib_per_second, 1024 / SOURCE_BYTES_UNIT);
         let wait_us = sources
             .spend(key, SourceAccount::Messages, messages, frames)
@@ -60,4 +60,4 @@ impl Session<'_> {
 }
 
 /// Bytes that are charged together.
-const SOURCE_BYTES_UNIT: u64 = 64;
+const SOURCE_BYTES_UNIT: u64 = 256;

@@ -653,7 +653,8 @@ impl Memory {
 
     /// Connections whose clients are still to greet, with those on their way to a keeper.
     pub fn greeting_connections(&self) -> u32 {
-        let keepers = self.header.keepers.iter();
+        let keepers = self.connections.len().div_ceil(CONNECTION_SLOTS_PER_KEEPER) as usize;
+        let keepers = self.header.keepers.iter().take(keepers);
         keepers
             .map(|keeper| {
                 let words = keeper.greeting.iter();

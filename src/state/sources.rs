@@ -5,9 +5,10 @@
 //! [budgets](crate::state::budget), and the time up to which it is penalised. A process that dies between two of these
 //! steps leaves nothing to clean up.
 //!
-//! The table has sets of [`SOURCES_PER_SET`] places, chosen by a keyed hash. An entry whose accounts are all at rest
-//! tells nothing that an empty place does not, so it is replaced. Where all places of a set tell something, further
-//! sources use one common entry, which grants what [`SOURCES_SHARING`] of them may use.
+//! The table has sets of [`SOURCES_PER_SET`] places, chosen by a keyed hash. If every place of a set is in use, a new
+//! source replaces the one whose accounts are nearest to rest; with it goes what it has used. A source whose penalties
+//! have an effect is not replaced. If all of a set are such, further sources share one entry, with the limits of
+//! [`SOURCES_SHARING`] sources.
 //!
 //! How many connections a source has is not counted but derived: each connection slot has a word with the key of its
 //! source. So a process that dies cannot leave a wrong count.
@@ -216,10 +217,11 @@ impl Sources {
     ///
     /// If it is spent.
     pub(crate) fn check(&self, key: SourceKey, account: SourceAccount, rate: Rate) -> Result<(), TooSoon> {
-        match self.record(key) {
-            Some(record) => record.accounts[account as usize].check(rate, 1),
-            None => Ok(()),
+        if rate.is_unlimited() {
+            return Ok(());
         }
+        let (record, owners) = self.enter(key);
+        record.accounts[account as usize].check(rate.times(owners), 1)
     }
 
     /// Whether anything of an account was used within so many microseconds, beyond what the account has recovered since.
@@ -362,21 +364,32 @@ impl Sources {
         Some(&set.records[way])
     }
 
-    /// The accounts that the source uses, and how many sources share them. It gets a place if there is one.
+    /// The accounts that the source uses, and how many sources share them. It gets a place if there is one. (A process
+    /// that is interrupted for long between this and a charge may charge the source that has the place by then.)
     fn enter(&self, key: SourceKey) -> (&'static SourceRecord, u64) {
         let set = self.set_of(key);
-        let now_us = now_us();
+        let enforced_from_us = now_us() + PENALTY_ENFORCED_FROM_US;
         // Each round that fails means that another source was entered in this set.
         for _ in 0..SOURCES_PER_SET {
             if let Some(record) = self.record(key) {
                 return (record, 1);
             }
-            let at_rest = std::iter::zip(&set.keys, &set.records).find_map(|(place, record)| {
+            let places = std::iter::zip(&set.keys, &set.records).map(|(place, record)| {
                 let former = place.load(Ordering::Acquire);
-                record.is_at_rest(now_us).then_some((place, former))
+                (place, former, record)
             });
-            let Some((place, former)) = at_rest else { break };
-            let _ = place.compare_exchange(former, key.0.get(), Ordering::AcqRel, Ordering::Acquire);
+            let nearest_to_rest = places
+                .filter(|(_, _, record)| {
+                    record.penalised_until_us.load(Ordering::Acquire) <= enforced_from_us
+                })
+                .min_by_key(|(_, _, record)| record.in_use_until_us());
+            let Some((place, former, record)) = nearest_to_rest else {
+                return (&self.head.common, SOURCES_SHARING);
+            };
+            let exchanged = place.compare_exchange(former, key.0.get(), Ordering::AcqRel, Ordering::Acquire);
+            if exchanged.is_ok() {
+                record.reset();
+            }
         }
         (&self.head.common, SOURCES_SHARING)
     }
@@ -396,13 +409,18 @@ impl Sources {
 }
 
 impl SourceRecord {
-    /// Whether all accounts are as new.
-    fn is_at_rest(&self, now_us: u64) -> bool {
+    /// When all accounts are as new, in microseconds of the monotonic clock.
+    fn in_use_until_us(&self) -> u64 {
         let accounts = self.accounts.iter().map(Budget::paid_until_us);
         let penalised_until_us = self.penalised_until_us.load(Ordering::Acquire);
-        accounts
-            .chain([penalised_until_us])
-            .all(|until_us| until_us <= now_us)
+        accounts.chain([penalised_until_us]).max().unwrap_or(0)
+    }
+
+    /// Makes the accounts as new, for another source. (If the process dies in between, that one begins with a part of
+    /// what the former one has used.)
+    fn reset(&self) {
+        self.accounts.iter().for_each(Budget::reset);
+        self.penalised_until_us.store(0, Ordering::Release);
     }
 }
 
@@ -560,54 +578,49 @@ mod tests {
     }
 
     #[test]
-    fn sources_without_a_place_share_one_entry_and_those_with_one_keep_it() {
+    fn a_new_source_takes_the_place_of_one_that_is_nearer_to_rest() {
         let sources = &memory().sources;
-        let used = 4 * SOURCES_MAX;
         let take = |key| sources.take(key, SourceAccount::Connects, SLOW, 1).is_ok();
-        let granted = (0..used).filter(|number| take(nth(*number))).count() as u64;
-        let entered = (0..used)
-            .filter(|number| sources.record(nth(*number)).is_some())
-            .count();
-        assert!(
-            entered <= SOURCES_MAX as usize && entered > SOURCES_MAX as usize / 2,
-            "{entered}"
-        );
-        // What the common entry grants: three times for each of those that share it.
-        assert!(
-            granted <= entered as u64 + 3 * SOURCES_SHARING + 1,
-            "{granted}, {entered} entered"
-        );
-        assert!(
-            granted >= entered as u64 + 3 * SOURCES_SHARING,
-            "{granted}, {entered} entered"
-        );
-        let first = (0..used).map(nth).find(|key| sources.record(*key).is_some());
-        let first = first.expect("some have a place");
+        let used = 4 * SOURCES_MAX;
+        for number in 0..used {
+            assert!(take(nth(number)), "the first of {number}");
+        }
+        let latest = nth(used - 1);
         assert_eq!(
-            [0; 3].map(|_| take(first)),
+            [0; 3].map(|_| take(latest)),
             [true, true, false],
             "it has used one of three"
         );
-        // Nobody is penalised for what another source without a place has done.
-        let outsider = (0..used).map(nth).find(|key| sources.record(*key).is_none());
-        sources.penalise(outsider.expect("not all have a place"), PENALTY_US_MAX);
-        assert_eq!(sources.penalties().count(), 0);
+        // What has no effect yet does not keep a place.
+        (0..used).for_each(|number| sources.penalise(nth(number), 7_000_000));
+        assert!(sources.penalty_left_us(latest) > 0);
+        assert!(take(nth(used)));
+        assert!(sources.record(nth(used)).is_some());
     }
 
     #[test]
-    fn a_place_whose_accounts_are_at_rest_is_given_to_another_source() {
+    fn sources_without_a_place_share_one_entry_and_those_whose_penalties_have_an_effect_keep_theirs() {
         let sources = &memory().sources;
-        let fast = Rate::per_second(1_000_000, 1);
-        for number in 0..4 * SOURCES_MAX {
-            let _ = sources.take(nth(number), SourceAccount::Connects, fast, 1);
-        }
-        let latest = nth(4 * SOURCES_MAX - 1);
-        sources.penalise(latest, 7_000_000);
-        assert!(sources.penalty_left_us(latest) > 0);
+        let all = || (0..4 * SOURCES_MAX).map(nth);
+        all().for_each(|key| sources.penalise(key, PENALTY_US_MAX));
+        let penalised = sources.penalties().count();
+        assert_eq!(penalised, SOURCES_MAX as usize, "each has kept its place");
+        let outsiders: Vec<_> = all().filter(|key| sources.record(*key).is_none()).collect();
+        let take = |key: &SourceKey| sources.take(*key, SourceAccount::Connects, SLOW, 1).is_ok();
+        let granted = outsiders.iter().filter(|key| take(key)).count() as u64;
         assert_eq!(
-            sources.penalties().map(|(key, _)| key).collect::<Vec<_>>(),
-            [latest]
+            granted,
+            3 * SOURCES_SHARING,
+            "three times for each of those that share it"
         );
+        assert!(
+            sources
+                .check(outsiders[0], SourceAccount::Connects, SLOW)
+                .is_err()
+        );
+        // Nobody is penalised for what another source without a place has done.
+        sources.penalise(outsiders[0], PENALTY_US_MAX);
+        assert_eq!(sources.penalties().count(), penalised);
     }
 
     #[test]

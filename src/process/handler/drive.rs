@@ -26,6 +26,7 @@ use crate::process::handler::client::{Client, HandlerState};
 use crate::process::handler::deadlines::{Deadline, TimeoutKind, Times, next_deadline};
 use crate::process::handler::turns::Turn;
 use crate::process::ipc::KeeperMessage;
+use crate::process::listener::peer_of;
 use crate::process::process_table::Context;
 use crate::process::source_gate;
 use crate::session::{CloseReason, ControlRequest, Resume, Session};
@@ -215,7 +216,7 @@ impl Driver<'_> {
             return Ok(());
         }
         // A proxy may also speak for itself.
-        if !context.config.is_trusted_proxy(address.ip()) {
+        if peer != peer_of(&self.client.socket) {
             source_gate::judge(context, address.ip(), 0)?;
         }
         let source = context.memory.header.source_of(peer);
@@ -313,14 +314,14 @@ impl Driver<'_> {
                 }
                 FrameOutcome::Wait => break,
                 FrameOutcome::Close { leaves, reason } => {
+                    self.charge_source(frames + 1, consumed);
                     self.close(leaves, &reason);
                     self.session.end_frame();
                     return true;
                 }
             }
         }
-        let bytes = self.session.input_consumed().saturating_sub(consumed);
-        self.session.charge_source_for_input(frames, bytes);
+        self.charge_source(frames, consumed);
         moved |= self.deliver();
         // A client that sends nothing more confirms nothing more, either.
         let input_waits = delivery::is_blocked_on_output(&self.session)
@@ -332,6 +333,12 @@ impl Driver<'_> {
             return true;
         }
         moved
+    }
+
+    /// Charges the source for the frames of a turn, which began when the input was consumed up to `consumed_before`.
+    fn charge_source(&mut self, frames: u64, consumed_before: u64) {
+        let bytes = self.session.input_consumed().saturating_sub(consumed_before);
+        self.session.charge_source_for_input(frames, bytes);
     }
 
     /// Delivers the room's events. Says whether there were any.

@@ -235,7 +235,10 @@ impl Keeper {
             takes_more: false,
         };
         // A reception whose channel has ended cannot be told to release anybody.
-        if record.handler_build() != self.context.build || purpose.is_reception {
+        if purpose.is_reception {
+            // First: those that have greeted there wait for a process.
+            self.outdated.push_front(handler.pid);
+        } else if record.handler_build() != self.context.build {
             self.outdated.push_back(handler.pid);
         }
         let mut entry = HandlerEntry::new(handler, Vec::new(), None, purpose, self.context.config);

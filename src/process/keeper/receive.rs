@@ -5,7 +5,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::Ordering;
 
-use crate::limits::{ACCEPT_RETRY_MS, ASSIGN_BATCH_MAX, HANDSHAKE_BYTES_MAX};
+use crate::limits::{ACCEPT_RETRY_MS, ASSIGN_BATCH_MAX, OPENING_BYTES_MAX};
 use crate::process::admission::Refusal;
 use crate::process::handler::Start;
 use crate::process::ipc::KeeperMessage;
@@ -154,7 +154,7 @@ impl Keeper {
         send_refusal(&self.context, kind, socket, refusal);
         // The kernel would send a reset if the socket were closed with bytes unread, and the client could lose the
         // reason.
-        let mut ignored = [0; HANDSHAKE_BYTES_MAX];
+        let mut ignored = [0; OPENING_BYTES_MAX];
         let _ = receive_into(socket, &mut ignored);
     }
 

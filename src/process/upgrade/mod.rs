@@ -54,6 +54,9 @@ pub(crate) struct Handover {
     players_max: u32,
     rooms_max: u32,
     keepers: u32,
+    /// The keys of sources, in bans and elsewhere, are of these lengths.
+    #[serde(default)]
+    source_prefixes: (u32, u32),
     /// As configured: a name may have other addresses by now.
     listen: String,
     console: Option<SocketAddr>,
@@ -123,6 +126,7 @@ impl Handover {
             players_max: config.players_max,
             rooms_max: config.rooms_max,
             keepers: config.keepers,
+            source_prefixes: (config.ipv4_source_prefix, config.ipv6_source_prefix),
             listen: config.listen.to_string(),
             console: config.console,
             console_unix: config.console_unix.map(Path::to_owned),
@@ -203,10 +207,20 @@ impl Handover {
             ("players_max", self.players_max, config.players_max),
             ("rooms_max", self.rooms_max, config.rooms_max),
             ("keepers", self.keepers, config.keepers),
+            (
+                "ipv4_source_prefix",
+                self.source_prefixes.0,
+                config.ipv4_source_prefix,
+            ),
+            (
+                "ipv6_source_prefix",
+                self.source_prefixes.1,
+                config.ipv6_source_prefix,
+            ),
         ];
         if let Some((name, running, new)) = numbers.into_iter().find(|(_, running, new)| running != new) {
             return Some(format!(
-                "{name} would change from {running} to {new}, for which the memory has no place"
+                "{name} would change from {running} to {new}, for which the memory is not made"
             ));
         }
         let (running, new) = (&self.listen, config.listen.to_string());
@@ -389,6 +403,11 @@ mod tests {
             ..config
         };
         assert!(objection(handover(&games(true)), &rooms, &games(true)).contains("rooms_max"));
+        let wider = Config {
+            ipv6_source_prefix: 48,
+            ..config
+        };
+        assert!(objection(handover(&games(true)), &wider, &games(true)).contains("ipv6_source_prefix"));
         for listen in ["127.0.0.1:4000,[::1]:4000", "127.0.0.2:4000", "localhost:4000"] {
             let addresses = listen
                 .split(',')
