@@ -220,8 +220,9 @@ fn top_shows_who_sends_most_and_the_busiest_room_without_keeping_other_queries_w
 fn processes_shows_the_age_of_each_and_the_total_of_their_memory() {
     let server = Server::start(&[]);
     let mut ann = server.client("Ann");
-    server.kill(server.handler_of("Ann").expect("she is served"));
+    // The kernel counts the age of a process in hundredths of a second.
     std::thread::sleep(Duration::from_millis(300));
+    server.kill(server.handler_of("Ann").expect("she is served"));
     ann.ping().expect("another handler answers");
     let processes = server.ask_json("processes --memory");
     let rows = rows(&processes);

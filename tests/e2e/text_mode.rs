@@ -144,16 +144,22 @@ fn a_handler_killed_during_a_half_typed_line_is_not_noticed() {
         b"\r\n",
         b"lea",
         &[IAC, DO, 6],
-        b"ve\r\nlook\r\n",
+        b"ve\r\n",
+        b"look\r\n",
         b"qu",
         b"it\r\n",
     ];
     let talk = |kills: bool| {
         let server = Server::start(&[]);
-        let mut text_player = TextClient::connect(&server);
         let handlers = Handlers::of(&server);
+        let mut text_player = TextClient::connect(&server);
         let mut last = Vec::new();
         for piece in script {
+            if *piece == b"look\r\n" {
+                text_player.read_until("You are back in the lobby.");
+                // Where the handler dies over it, a ticker closes the room that all have left.
+                eventually("the room is closed", || server.status("rooms") == 0);
+            }
             text_player.send(piece);
             // The handler is killed at once, when it may not have received the piece, or a moment later, when
             // it may have.
