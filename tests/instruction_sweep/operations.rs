@@ -625,16 +625,20 @@ pub(crate) const OPERATIONS: &[Operation] = &[
             .memory
             .sources
             .set_of_player(0, Some(source()));
+        // A word without a transaction, and a transaction of one cell.
         Act::lobby(ban_address)
-    }),
+    })
+    .one_cell(),
     Operation::new("lift the ban and the penalty of an address", 3, |fixture| {
         fixture.player("ann");
         ban_address(fixture.world.leaked_lobby());
         penalise(fixture.world.leaked_lobby());
+        // Two words, without a transaction: each change is atomic by itself.
         Act::lobby(|lobby| {
             lobby.memory.sources.lift(source());
         })
-    }),
+    })
+    .one_cell(),
     // Entering the source, and the penalty.
     Operation::new("penalise a source", 2, |fixture| {
         fixture.player("ann");
