@@ -313,6 +313,11 @@ pub const SOURCE_MESSAGES_PER_SECOND_DEFAULT: u32 = 10_000;
 /// Kibibytes that one source may send per second in the long run, unless configured.
 pub const SOURCE_KIB_PER_SECOND_DEFAULT: u32 = 4096;
 
+/// Identities that one transaction examines or marks, so that the lobby's lock is held for microseconds.
+pub const IDENTITIES_PER_TRANSACTION: u32 = 64;
+/// A mark takes two words in the journal: its value and its offset.
+const _: () = assert!(IDENTITIES_PER_TRANSACTION as usize * 16 <= JOURNAL_BYTES);
+
 /// Places for sources whose keys have the same hash.
 pub const SOURCES_PER_SET: usize = 8;
 
@@ -351,8 +356,8 @@ pub const SOURCE_INCIDENTS_PER_MINUTE: u64 = 6;
 /// configured. It grows to 100 when all have not.
 pub const EARLY_REFUSAL_PERCENT_DEFAULT: u32 = 30;
 
-/// Unless configured, no connection is refused early while fewer than this many have not greeted: a small server is full
-/// before it needs that.
+/// Unless configured, no connection is refused early while fewer than this many have not greeted: a small server is
+/// full before it needs that.
 pub const EARLY_REFUSAL_START_MIN: u32 = 100;
 
 /// Connections from one exempt address from which on the log tells the operator that it is exempt.
@@ -396,8 +401,8 @@ pub const DOORBELL_RETRY_MS: u64 = 20;
 /// Time for the handshake, unless configured.
 pub const HANDSHAKE_TIMEOUT_MS_DEFAULT: u32 = 10_000;
 
-/// Time from the accept after which a client that has sent nothing gets the banner, unless configured: people notice the
-/// wait, and programs have greeted long before.
+/// Time from the accept after which a client that has sent nothing gets the banner, unless configured: people notice
+/// the wait, and programs have greeted long before.
 pub const BANNER_AFTER_MS_DEFAULT: u32 = 1000;
 
 /// Time from the accept in which Enter alone does not make a player in text mode: the header of a proxy begins with

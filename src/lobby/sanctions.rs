@@ -10,7 +10,7 @@ use std::sync::atomic::Ordering;
 use forkade_protocol::text::TextError;
 use forkade_protocol::{ErrorCode, RejectCode};
 
-use crate::limits::JOURNAL_BYTES;
+use crate::limits::IDENTITIES_PER_TRANSACTION;
 use crate::lobby::departure::mark_kicked;
 use crate::lobby::names::clean_name;
 use crate::session::rejection::Rejection;
@@ -84,17 +84,14 @@ pub fn ban_address(
 ) -> Result<Vec<u32>, AddressBansFull> {
     let memory = state.memory;
     let key = SourceKey::new(address, memory.header.source_prefixes());
-    // Two operators must not take the same place.
     let tx = state.attachment.begin(memory.directory.record);
     let banned = memory.sources.ban(key, now_ms() + time_ms);
     drop(tx);
     banned?;
-    let players: Vec<u32> = (0..memory.players.len())
-        .filter(|index| memory.sources.of_player(*index) == Some(key))
-        .collect();
+    let players: Vec<u32> = memory.sources.players_of(key).collect();
     let mut keepers = Vec::new();
     // A few at a time: their marks must fit the journal.
-    for some in players.chunks(PLAYERS_PER_TRANSACTION) {
+    for some in players.chunks(IDENTITIES_PER_TRANSACTION as usize) {
         let mut tx = state.attachment.begin(memory.directory.record);
         let mut connections = Vec::new();
         for index in some {
@@ -113,10 +110,6 @@ pub fn ban_address(
     }
     Ok(keepers)
 }
-
-/// Players that one transaction marks as kicked.
-const PLAYERS_PER_TRANSACTION: usize = 64;
-const _: () = assert!(PLAYERS_PER_TRANSACTION * 16 <= JOURNAL_BYTES);
 
 /// Lifts all sanctions on the name.
 ///

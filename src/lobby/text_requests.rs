@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use forkade_protocol::{RejectCode, RoomId, Snapshot};
 
-use crate::limits::TEXT_NAMES_SHOWN_MAX;
+use crate::limits::{IDENTITIES_PER_TRANSACTION, TEXT_NAMES_SHOWN_MAX};
 use crate::lobby::join_leave;
 use crate::lobby::room_view::{snapshot, view_for};
 use crate::session::Session;
@@ -21,9 +21,6 @@ use crate::state::players::LastDrawing;
 use crate::state::room_label::RoomLabel;
 use crate::state::rooms::game_of;
 use forkade_text::render;
-
-/// Identities that `list_players` reads in one transaction.
-const IDENTITIES_PER_TRANSACTION: u32 = 64;
 
 /// Gives the player another name.
 ///

@@ -10,7 +10,7 @@ use std::time::Duration;
 use shmem::lock::Lock;
 use shmem::transaction::SingleWriter;
 
-use crate::limits::{JOURNAL_BYTES, LOBBY_GRACE_MS_MIN};
+use crate::limits::{IDENTITIES_PER_TRANSACTION, LOBBY_GRACE_MS_MIN};
 use crate::lobby::{departure, join_leave};
 use crate::maintenance::eviction::shortened_ms;
 use crate::session::Session;
@@ -22,11 +22,6 @@ use crate::state::incidents::IncidentKind;
 use crate::state::layout::{LockOwner, PlayerRef, RoomRef};
 use crate::state::room_label::Quoted;
 use crate::state::rooms::RoomLife;
-
-/// Identities that one transaction examines, so that the lobby's lock is held for microseconds.
-const IDENTITIES_PER_TRANSACTION: u32 = 64;
-/// A mark takes two words in the journal: its value and its offset.
-const _: () = assert!(IDENTITIES_PER_TRANSACTION as usize * 16 <= JOURNAL_BYTES);
 
 /// Removes all players whose grace has expired at `now_ms`, and completes the leave of players whose process died
 /// during it. Returns the rooms whose doorbell is to be rung.
@@ -83,8 +78,8 @@ fn tell_departure(state: &StateHandle, name: Name, room: Option<u32>, why: &str)
     );
 }
 
-/// Marks the expired players among the next identities from `first` on. Returns them with the reason, and the index to go
-/// on with, if any.
+/// Marks the expired players among the next identities from `first` on. Returns them with the reason, and the index to
+/// go on with, if any.
 fn collect_expired(
     state: &mut StateHandle,
     first: u32,

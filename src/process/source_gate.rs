@@ -25,8 +25,8 @@ pub(crate) struct SourceGate {
 }
 
 impl SourceGate {
-    /// Charges a new connection to its source. The source of a trusted proxy's connection is not known yet: it is judged
-    /// when its header has come.
+    /// Charges a new connection to its source. The source of a trusted proxy's connection is not known yet: it is
+    /// judged when its header has come.
     ///
     /// # Errors
     ///
@@ -91,11 +91,12 @@ fn may_return(context: &Context, key: SourceKey) -> bool {
         return false;
     }
     let presence = memory.source_presence(key);
-    memory.players_of_source(key) > presence.connections.saturating_sub(presence.greeting)
+    let present = presence.connections.saturating_sub(presence.greeting);
+    memory.sources.players_of(key).count() > present as usize
 }
 
-/// Charges a connection to its source, and decides whether it is refused, also at random. `in_flight` connections of the
-/// source are on their way to keepers.
+/// Charges a connection to its source, and decides whether it is refused, also at random. `in_flight` connections of
+/// the source are on their way to keepers.
 ///
 /// # Errors
 ///

@@ -4,8 +4,8 @@
 //! doorbells: any ticker does that for any room ([`due_rooms`]). The first one also does the upkeep: it ends the seats
 //! of players whose grace is over, frees what dead processes held, and rings doorbells again that were lost.
 //!
-//! A ticker must never hold two locks, nor wait for a room whose lock another process holds: its game may take long, and
-//! every other room would wait with it. What is to happen in such a room is left for the next round.
+//! A ticker must never hold two locks, nor wait for a room whose lock another process holds: its game may take long,
+//! and every other room would wait with it. What is to happen in such a room is left for the next round.
 
 mod due_rooms;
 

@@ -12,7 +12,7 @@ use shmem::shared_record;
 use shmem::sys::clock::now_ns;
 use shmem::word::Word;
 
-pub(crate) const SECOND_US: u64 = 1_000_000;
+const SECOND_US: u64 = 1_000_000;
 const MINUTE_US: u64 = 60 * SECOND_US;
 /// No user waits longer for what was [spent](Budget::spend) already.
 const DEBT_US_MAX: u64 = 10 * SECOND_US;

@@ -224,7 +224,8 @@ impl Sources {
         record.accounts[account as usize].check(rate.times(owners), 1)
     }
 
-    /// Whether anything of an account was used within so many microseconds, beyond what the account has recovered since.
+    /// Whether anything of an account was used within so many microseconds, beyond what the account has recovered
+    /// since.
     pub(crate) fn was_used_within(&self, key: SourceKey, account: SourceAccount, us: u64) -> bool {
         let used = |record: &SourceRecord| record.accounts[account as usize].paid_until_us();
         let until_us = self.record(key).map_or(0, used);
@@ -260,31 +261,21 @@ impl Sources {
         self.penalty_left_us(key).saturating_sub(PENALTY_ENFORCED_FROM_US)
     }
 
-    /// Bans the source until that time, in milliseconds of the monotonic clock, in place of an earlier ban.
+    /// Bans the source until that time, in milliseconds of the monotonic clock, in place of an earlier ban. To be
+    /// called under the lobby's lock, so that two operators do not take the same place.
     ///
     /// # Errors
     ///
     /// [`AddressBansFull`].
     pub(crate) fn ban(&self, key: SourceKey, until_ms: u64) -> Result<(), AddressBansFull> {
-        let word = key.0.get();
-        let bans = &self.head.bans;
-        if let Some(ban) = bans.iter().find(|ban| ban.key.load(Ordering::Acquire) == word) {
-            ban.until_ms.store(until_ms, Ordering::Release);
-            return Ok(());
-        }
         let now_ms = now_ms();
-        let free = bans.iter().find(|ban| {
-            let former = ban.key.load(Ordering::Acquire);
-            let is_over = ban.until_ms.load(Ordering::Acquire) <= now_ms;
-            let exchange = || {
-                ban.key
-                    .compare_exchange(former, word, Ordering::AcqRel, Ordering::Relaxed)
-            };
-            is_over && exchange().is_ok()
-        });
-        free.ok_or(AddressBansFull)?
-            .until_ms
-            .store(until_ms, Ordering::Release);
+        let is_its = |ban: &&AddressBan| ban.key.load(Ordering::Acquire) == key.0.get();
+        let is_over = |ban: &&AddressBan| ban.until_ms.load(Ordering::Acquire) <= now_ms;
+        let bans = &self.head.bans;
+        let place = bans.iter().find(is_its).or_else(|| bans.iter().find(is_over));
+        let place = place.ok_or(AddressBansFull)?;
+        place.key.store(key.0.get(), Ordering::Release);
+        place.until_ms.store(until_ms, Ordering::Release);
         Ok(())
     }
 
@@ -347,6 +338,12 @@ impl Sources {
     /// The source that the player in this record came from last.
     pub(crate) fn of_player(&self, index: u32) -> Option<SourceKey> {
         SourceKey::from_word(self.of_players.at(index).load(Ordering::Relaxed))
+    }
+
+    /// The indices of the players that came from the source last, connected or in their grace.
+    pub(crate) fn players_of(&self, key: SourceKey) -> impl Iterator<Item = u32> {
+        let its = move |(_, word): &(u32, &AtomicU64)| word.load(Ordering::Relaxed) == key.0.get();
+        self.of_players.iter().filter(its).map(|(index, _)| index)
     }
 
     /// Enters the source that the player in this record comes from, or that there is no player.
@@ -469,25 +466,18 @@ impl Memory {
         }
     }
 
+    /// The source of each connection whose source is known, and whether its client is still to greet.
+    pub(crate) fn connection_sources(&self) -> impl Iterator<Item = (SourceKey, bool)> {
+        self.touched_connections()
+            .filter_map(|(index, _)| Some((self.sources.of_connection(index)?, self.is_greeting(index))))
+    }
+
     /// What is open from a source.
     pub(crate) fn source_presence(&self, key: SourceKey) -> SourcePresence {
         let mut presence = SourcePresence::default();
-        for (index, _) in self.touched_connections() {
-            if self.sources.of_connection(index) == Some(key) {
-                presence.connections += 1;
-                presence.greeting += u32::from(self.is_greeting(index));
-            }
-        }
+        let of_source = self.connection_sources().filter(|(other, _)| *other == key);
+        of_source.for_each(|(_, is_greeting)| presence.add(is_greeting));
         presence
-    }
-
-    /// Players that came from a source last, connected or in their grace.
-    pub(crate) fn players_of_source(&self, key: SourceKey) -> u32 {
-        let words = self.sources.of_players.iter();
-        let count = words
-            .filter(|(_, word)| word.load(Ordering::Relaxed) == key.0.get())
-            .count();
-        u32::try_from(count).unwrap_or(u32::MAX)
     }
 }
 
@@ -498,6 +488,14 @@ pub(crate) struct SourcePresence {
     pub(crate) connections: u32,
     /// Those whose clients are still to greet.
     pub(crate) greeting: u32,
+}
+
+impl SourcePresence {
+    /// Counts one connection more.
+    pub(crate) fn add(&mut self, is_greeting: bool) {
+        self.connections += 1;
+        self.greeting += u32::from(is_greeting);
+    }
 }
 
 #[cfg(test)]

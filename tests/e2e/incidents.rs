@@ -14,6 +14,18 @@ fn rows(list: &Value) -> &Vec<Value> {
     list.as_array().expect("a list")
 }
 
+/// The log has one record of level info that contains this.
+#[track_caller]
+fn expect_told_once(server: &Server, line: &str) {
+    eventually(&format!("the log has {line:?}"), || {
+        let log = server.log();
+        log.lines()
+            .filter(|record| record.contains(" INFO ") && record.contains(line))
+            .count()
+            == 1
+    });
+}
+
 #[test]
 fn the_log_says_who_comes_and_goes_and_how_matches_end_and_never_what_is_said() {
     let server = Server::start(&[]);
@@ -45,13 +57,7 @@ fn the_log_says_who_comes_and_goes_and_how_matches_end_and_never_what_is_said() 
         "player=\"Bob\" forkade::process::handler::drive: has lost the connection".to_owned(),
         format!("{label} has closed"),
     ] {
-        eventually(&format!("the log has {line:?}"), || {
-            let log = server.log();
-            log.lines()
-                .filter(|record| record.contains(" INFO ") && record.contains(&line))
-                .count()
-                == 1
-        });
+        expect_told_once(&server, &line);
     }
     let operator = &mut Operator::new(&server);
     operator.ask("log trace");
@@ -86,13 +92,7 @@ fn a_match_that_begins_with_its_room_is_logged_and_so_is_a_player_that_does_not_
         "\"Ann\" has left: it did not come back in time".to_owned(),
         format!("{label} has closed"),
     ] {
-        eventually(&format!("the log has {line:?}"), || {
-            let log = server.log();
-            log.lines()
-                .filter(|record| record.contains(" INFO ") && record.contains(&line))
-                .count()
-                == 1
-        });
+        expect_told_once(&server, &line);
     }
     let events = server.ask_json("events");
     let is_removal = |event: &&Value| {

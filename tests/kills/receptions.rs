@@ -4,8 +4,6 @@
 //! `FORKADE_TEST_KILLS=5000` kills more often in the first test.
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use forkade_protocol::{ClientMessage, ErrorCode, ServerMessage};
@@ -16,10 +14,7 @@ use crate::common::liveness::expect_no_pending_work;
 use crate::common::random::{Random, seed};
 use crate::common::raw_client::{RawClient, frame, handshake};
 use crate::common::{Server, eventually, is_alive, is_asleep, of_name};
-use crate::roles::come_and_go;
-
-/// Threads that connect and disconnect at the same time.
-const STREAMS: usize = 4;
+use crate::roles::{Newcomers, Tally};
 
 /// One keeper, so that the receptions can be found. The watchdog ignores stopped processes here.
 const SERVER: [&str; 8] = [
@@ -69,29 +64,17 @@ fn expect_welcome(client: &mut RawClient) {
 #[test]
 fn receptions_that_die_under_a_stream_of_newcomers_lose_and_refuse_nobody() {
     let server = Server::start(&[&SERVER[..4], &["--handshake-timeout-ms", "600000"]].concat());
-    let stop = Arc::new(AtomicBool::new(false));
-    let streams: Vec<_> = (0..STREAMS)
-        .map(|stream| {
-            let (game, stop) = (server.game, Arc::clone(&stop));
-            std::thread::spawn(move || come_and_go(game, stream, &stop))
-        })
-        .collect();
+    let newcomers = Newcomers::start(&server);
     let mut random = Random::new(seed(), 0);
     let (handlers, mut killed) = (Handlers::of(&server), 0);
-    while killed < kills(60) && !streams.iter().any(std::thread::JoinHandle::is_finished) {
+    while killed < kills(60) && !newcomers.have_failed() {
         std::thread::sleep(Duration::from_micros(random.below(8000) as u64));
         let victims = handlers.receptions();
         if !victims.is_empty() && send(*random.choose(&victims), Signal::SIGKILL) {
             killed += 1;
         }
     }
-    stop.store(true, Ordering::Relaxed);
-    let (mut greeted, mut early_ends) = (0, 0);
-    for stream in streams {
-        let tally = stream.join().expect("everybody is served");
-        greeted += tally.greeted;
-        early_ends += tally.early_ends;
-    }
+    let Tally { greeted, early_ends } = newcomers.finish();
     println!("{killed} receptions killed, {greeted} clients served");
     assert_eq!(early_ends, 0, "of {greeted}");
     for counter in ["lost_before_greeting_total", "resumes_total"] {

@@ -7,6 +7,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use forkade_protocol::{ClientMessage, ServerMessage};
@@ -41,9 +42,50 @@ pub(crate) struct Tally {
     pub(crate) early_ends: u64,
 }
 
+/// Threads whose clients connect and disconnect at the same time.
+pub(crate) struct Newcomers {
+    stop: Arc<AtomicBool>,
+    streams: Vec<JoinHandle<Tally>>,
+}
+
+impl Newcomers {
+    pub(crate) fn start(server: &Server) -> Self {
+        let stop = Arc::new(AtomicBool::new(false));
+        let streams = (0..STREAMS).map(|stream| {
+            let (game, stop) = (server.game, Arc::clone(&stop));
+            std::thread::spawn(move || come_and_go(game, stream, &stop))
+        });
+        Self {
+            streams: streams.collect(),
+            stop,
+        }
+    }
+
+    /// Whether one of them was not served.
+    pub(crate) fn have_failed(&self) -> bool {
+        self.streams.iter().any(JoinHandle::is_finished)
+    }
+
+    /// Stops them. Panics with the one that was not served.
+    pub(crate) fn finish(self) -> Tally {
+        self.stop.store(true, Ordering::Relaxed);
+        let mut tally = Tally::default();
+        for stream in self.streams {
+            match stream.join() {
+                Ok(of_stream) => {
+                    tally.greeted += of_stream.greeted;
+                    tally.early_ends += of_stream.early_ends;
+                }
+                Err(panic) => std::panic::resume_unwind(panic),
+            }
+        }
+        tally
+    }
+}
+
 /// Opens several connections at once, completes the handshake, is served, and disconnects, until told to
 /// stop.
-pub(crate) fn come_and_go(game: SocketAddr, stream: usize, stop: &AtomicBool) -> Tally {
+fn come_and_go(game: SocketAddr, stream: usize, stop: &AtomicBool) -> Tally {
     let mut tally = Tally::default();
     while !stop.load(Ordering::Relaxed) {
         let guests: Vec<RawClient> = (0..AT_ONCE).map(|_| RawClient::connect_to(game)).collect();
@@ -89,13 +131,7 @@ fn kill_repeatedly(role: &str) {
     let kept_of_nobody = kept();
     let control_pair = ControlPair::start(&server);
     let control_handlers = Handlers::of(&server).pids();
-    let stop = Arc::new(AtomicBool::new(false));
-    let streams: Vec<_> = (0..STREAMS)
-        .map(|stream| {
-            let (game, stop) = (server.game, Arc::clone(&stop));
-            std::thread::spawn(move || come_and_go(game, stream, &stop))
-        })
-        .collect();
+    let newcomers = Newcomers::start(&server);
     let posts = of_role(role).len();
     let mut random = Random::new(seed(), 0);
     for _ in 0..deaths() {
@@ -108,23 +144,10 @@ fn kill_repeatedly(role: &str) {
             now.len() == posts && !now.contains(&victim)
         });
         control_pair.expect_progress();
-        assert!(
-            streams.iter().all(|stream| !stream.is_finished()),
-            "a guest has failed"
-        );
+        assert!(!newcomers.have_failed(), "a guest has failed");
         std::thread::sleep(Duration::from_millis(LIFE_MS_MIN / posts as u64));
     }
-    stop.store(true, Ordering::Relaxed);
-    let mut tally = Tally::default();
-    for stream in streams {
-        match stream.join() {
-            Ok(of_stream) => {
-                tally.greeted += of_stream.greeted;
-                tally.early_ends += of_stream.early_ends;
-            }
-            Err(panic) => std::panic::resume_unwind(panic),
-        }
-    }
+    let tally = newcomers.finish();
     eventually("the keepers hold the sockets of the control pair", || {
         kept() == kept_of_nobody + 2
     });

@@ -73,6 +73,11 @@ fn penalty_of(phase: Phase, reason: &CloseReason) -> Option<u64> {
     }
 }
 
+/// What a client is told whose connection is refused after it was accepted.
+fn close_reason(refusal: Refusal) -> CloseReason {
+    CloseReason::Error(refusal.code(), refusal.text().into_owned())
+}
+
 impl Driver<'_> {
     pub(crate) fn run(&mut self, turn: Turn) -> io::Result<DriveOutcome> {
         let has_more = self.client.linger_until_ms.is_none() && self.work(turn)?;
@@ -173,10 +178,7 @@ impl Driver<'_> {
         let current_frame = &self.session.record().current_frame;
         current_frame.store(self.session.byte_counts.received, Ordering::Release);
         let outcome = match self.judge_proxied_client() {
-            Err(refusal) => {
-                let text = refusal.text().into_owned();
-                HandshakeOutcome::Refused(CloseReason::Error(refusal.code(), text))
-            }
+            Err(refusal) => HandshakeOutcome::Refused(close_reason(refusal)),
             Ok(()) if self.client.readiness.client_has_ended => {
                 dispatch::process_ended_handshake(&mut self.session)
             }
@@ -504,10 +506,7 @@ impl Driver<'_> {
                 ErrorCode::HandshakeTimeout,
                 "you did not greet in time; people press Enter first",
             ),
-            Some(TimeoutKind::NoHandler) => error(
-                ErrorCode::ServerFull,
-                "the server's machine is short of resources; try again later",
-            ),
+            Some(TimeoutKind::NoHandler) => close_reason(Refusal::NoResources),
             Some(TimeoutKind::Silent) => error(
                 ErrorCode::Silent,
                 &self.session.silence_text(self.silence_timeout_ms()),

@@ -182,8 +182,8 @@ impl HandlerSet {
         self.counts().1 < RECEPTIONS_PER_KEEPER_MAX
     }
 
-    /// Which handler gets a connection that has greeted: one that already serves some and has room, so that processes are filled
-    /// before another is used; else one that is idle.
+    /// Which handler gets a connection that has greeted: one that already serves some and has room, so that processes
+    /// are filled before another is used; else one that is idle.
     pub(crate) fn pick_for_player(&self) -> Option<u32> {
         self.partly_filled.first().or(self.idle.first()).copied()
     }

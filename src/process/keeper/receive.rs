@@ -13,6 +13,7 @@ use crate::process::keeper::handlers::Purpose;
 use crate::process::keeper::spawn::SpawnError;
 use crate::process::keeper::{HeldConnection, Keeper};
 use crate::process::listener::{peer_of, send_refusal};
+use crate::process::process_table::Context;
 use crate::state::connections::{Claim, ConnectionRecord, KINDS, Kind, Peer};
 use shmem::sys::clock::now_ms;
 use shmem::sys::process::{ForkError, ProcessId};
@@ -108,9 +109,6 @@ impl Keeper {
             return;
         };
         record.set_order(order);
-        if self.is_trusted_proxy(kind, peer) {
-            record.set_behind_proxy();
-        }
         self.held.insert(index, HeldConnection::new(socket));
         self.slot().connection_counts(kind).add_new();
         let served = match kind {
@@ -137,11 +135,19 @@ impl Keeper {
         }
     }
 
-    fn is_trusted_proxy(&self, kind: Kind, peer: Peer) -> bool {
-        let config = self.context.config;
-        let is_trusted =
-            |peer| matches!(peer, Peer::Network(address) if config.is_trusted_proxy(address.ip()));
-        kind == Kind::Game && is_trusted(peer)
+    /// Enters where the client of a new connection comes from: that of a trusted proxy is known later.
+    fn enter_origin(&self, index: u32, peer: Peer) {
+        let Context { memory, config, .. } = self.context;
+        memory.set_greeting(index, true);
+        match peer {
+            Peer::Network(address) if config.is_trusted_proxy(address.ip()) => {
+                memory.connections.at(index).set_behind_proxy();
+            }
+            _ => {
+                let source = memory.header.source_of(peer);
+                memory.sources.set_of_connection(index, source);
+            }
+        }
     }
 
     /// Counts connections that a predecessor had received when it died, or whose descriptor did not arrive.
@@ -166,11 +172,7 @@ impl Keeper {
                 let record = memory.connections.at(index);
                 if record.claim(kind, peer, self.epoch, now_ms()) {
                     if kind == Kind::Game {
-                        // Behind a proxy it is known later.
-                        let is_known = !self.is_trusted_proxy(kind, peer);
-                        let source = memory.header.source_of(peer).filter(|_| is_known);
-                        memory.sources.set_of_connection(index, source);
-                        memory.set_greeting(index, true);
+                        self.enter_origin(index, peer);
                     }
                     return Some((index, record));
                 }

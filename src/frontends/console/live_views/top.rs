@@ -134,8 +134,8 @@ fn players(lobby: &mut StateHandle) -> Counts<PlayerRow, 2> {
     players_with_streams(lobby).into_iter().map(row).collect()
 }
 
-/// By slot: how often the lock of each open room was taken for a change or a look, the bytes of its events, and its late
-/// ticks.
+/// By slot: how often the lock of each open room was taken for a change or a look, the bytes of its events, and its
+/// late ticks.
 fn rooms(lobby: &mut StateHandle) -> Counts<RoomRef, 3> {
     let of_room = |index: u32| {
         let record = lobby.memory.rooms.at(index);

@@ -62,12 +62,8 @@ pub(crate) fn sources(penalised: bool) -> List {
 
 fn summaries(memory: &Memory) -> BTreeMap<SourceKey, Summary> {
     let mut summaries: BTreeMap<SourceKey, Summary> = BTreeMap::new();
-    for (index, _) in memory.touched_connections() {
-        if let Some(key) = memory.sources.of_connection(index) {
-            let presence = &mut summaries.entry(key).or_default().presence;
-            presence.connections += 1;
-            presence.greeting += u32::from(memory.is_greeting(index));
-        }
+    for (key, is_greeting) in memory.connection_sources() {
+        summaries.entry(key).or_default().presence.add(is_greeting);
     }
     for index in 0..memory.players.len() {
         if let Some(key) = memory.sources.of_player(index) {
