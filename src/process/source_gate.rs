@@ -110,6 +110,7 @@ pub(crate) fn judge(context: &Context, address: IpAddr, in_flight: u32) -> Resul
     };
     if !is_exempt(address) {
         load.refused_for_us = memory.sources.refused_for_us(key);
+        load.connections_max = config.source_connections;
         if judge_source(load).is_ok() {
             let per_second = config.source_connects_per_second.into();
             let rate = Rate::per_second(per_second, per_second * SOURCE_BURST_SECONDS);
@@ -121,12 +122,12 @@ pub(crate) fn judge(context: &Context, address: IpAddr, in_flight: u32) -> Resul
         // All connections are looked through only for a source that connects no faster than it may.
         if judge_source(load).is_ok() {
             load.connections = memory.source_presence(key).connections + in_flight;
-            load.connections_max = config.source_connections;
         }
     }
     // Looked up only where it can change the decision.
-    if judge_source(load).is_err() {
-        load.may_return = may_return(context, key);
+    if judge_source(load).is_err() && may_return(context, key) {
+        load.may_return = true;
+        load.connections = memory.source_presence(key).connections + in_flight;
     }
     judge_source(load).inspect_err(|_| {
         memory

@@ -1,5 +1,5 @@
-//! Promise: what one address does, only it pays. Connections, penalties and bans are counted by address, whatever process
-//! is killed, and a player whose session waits can come back.
+//! Promise: what one address does, only it pays. Connections, penalties and bans are counted by address, whatever
+//! process is killed, and a player whose session waits can come back.
 
 use std::net::Ipv4Addr;
 
@@ -141,6 +141,20 @@ fn a_player_whose_session_waits_comes_back_although_others_fill_its_address() {
     let back = Client::resume(server.game, token, options(ONE)).expect("one place is beyond the limit");
     from(&server, ONE).expect_error(ErrorCode::ServerFull);
     drop(back);
+}
+
+#[test]
+fn coming_back_is_no_way_around_the_number_of_connections() {
+    let server = Server::start(&["--source-connections", "2", "--source-connects", "1"]);
+    let mut ann = server.client_from(ONE, "Ann");
+    ann.disconnect_abruptly();
+    eventually("Ann is away", || connections(&server, ONE) == 0);
+    // Five connects are granted at once; from then on they are too fast, too.
+    let opened: Vec<_> = (0..12).map(|_| from(&server, ONE)).collect();
+    eventually("all are decided", || {
+        connections(&server, ONE) + server.status("sources_refused_total") == opened.len() as u64
+    });
+    assert_eq!(connections(&server, ONE), 3, "two, and one for Ann");
 }
 
 #[test]
