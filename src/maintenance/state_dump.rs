@@ -186,8 +186,11 @@ fn dump_player(attachment: &Attachment, record: &PlayerRecord) -> String {
         .paid_until_us
         .each_ref()
         .map(|until_us| attachment.read_own(until_us) != 0);
+    // Without the time at which it was looked at.
+    let drawing = attachment.read_own(&record.last_drawing);
+    let drawing = (drawing.hash, drawing.output_head, drawing.rows, drawing.is_owed);
     format!(
-        "  {:?} membership {:?} cursor {} chat {} line {} paid {paid:?} ignores {ignored:?} consumed {} text {text:?} output up to {}: {output:?}",
+        "  {:?} membership {:?} cursor {} chat {} line {} paid {paid:?} ignores {ignored:?} consumed {} text {text:?} drawn {drawing:?} output up to {}: {output:?}",
         attachment.read_own(&record.name),
         attachment.read_own(&record.membership),
         attachment.read_own(&record.log_cursor),

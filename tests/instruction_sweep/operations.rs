@@ -616,19 +616,15 @@ pub(crate) const OPERATIONS: &[Operation] = &[
         fixture.newcomer(|banned| banned.send_hello("ANN"));
         Act::session(process_handshake)
     }),
-    // The ban, then the kick.
+    // The ban, then the kicks.
     Operation::new("ban an address", 3, |fixture| {
-        fixture.player("ann");
-        fixture
-            .world
-            .leaked_lobby()
-            .memory
-            .sources
-            .set_of_player(0, Some(source()));
-        // A word without a transaction, and a transaction of one cell.
+        fixture.players(["ann", "bob"]);
+        let sources = &fixture.world.leaked_lobby().memory.sources;
+        for player in 0..2 {
+            sources.set_of_player(player, Some(source()));
+        }
         Act::lobby(ban_address)
-    })
-    .one_cell(),
+    }),
     Operation::new("lift the ban and the penalty of an address", 3, |fixture| {
         fixture.player("ann");
         ban_address(fixture.world.leaked_lobby());

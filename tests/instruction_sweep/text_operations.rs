@@ -127,23 +127,19 @@ pub(crate) const TYPING: &[Operation] = &[
         fixture.actors[1].request(&ready());
         fixture.delivers(0)
     }),
-    // Of each of these, only the end of the output is observed.
     Operation::new("draw a real-time match as lines", 2, |fixture| {
         fixture.real_time_match(b"ansi off\r\n");
         fixture.delivers(0)
-    })
-    .one_cell(),
+    }),
     Operation::new("draw a real-time match in place", 2, |fixture| {
         fixture.real_time_match(b"ansi on\r\n");
         fixture.delivers(0)
-    })
-    .one_cell(),
+    }),
     // The drawing, and then the move.
     Operation::new("type a move in a real-time match", 3, |fixture| {
         fixture.real_time_match(b"ansi off\r\n");
         fixture.types(0, b"go\r\n")
-    })
-    .one_cell(),
+    }),
     // The events, and then the answer.
     Operation::new("type with events pending", 3, |fixture| {
         fixture.room_with_typist();
