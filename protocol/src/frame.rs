@@ -49,8 +49,8 @@ pub fn split(buffer: &[u8], max: usize) -> Split<'_> {
     }
 }
 
-/// Bytes of the line of text that precedes the answer to a greeting on a connection whose client was slow to greet; 0 if
-/// there is none. `None`: more bytes are needed to tell.
+/// Bytes of the line of text that precedes the answer to a greeting on a connection whose client was slow to greet; 0
+/// if there is none. `None`: more bytes are needed to tell.
 ///
 /// The line's first four bytes are visible characters, and so not the length of a frame.
 pub fn banner(beginning: &[u8]) -> Option<usize> {

@@ -51,8 +51,8 @@ impl Payer {
         }
     }
 
-    /// The rate at which the source is granted deliveries of a budget of the whole server. A source that takes more than
-    /// half of the budget in the long run leaves half of each burst to the others.
+    /// The rate at which the source is granted deliveries of a budget of the whole server. A source that takes more
+    /// than half of the budget in the long run leaves half of each burst to the others.
     fn share_of(self, account: SourceAccount, whole: Rate) -> Rate {
         let is_within = |key| self.memory.sources.check(key, account, whole.half()).is_ok();
         match self.source.is_none_or(is_within) {

@@ -2,8 +2,8 @@
 //!
 //! A player's own account (see [`rate`](crate::session::rate)) slows a single guesser. The room's budget slows all of
 //! them together, so that many sessions do not find what one would not. A player that has failed before must leave half
-//! of it to players that have not: a guest with the right passcode is judged at its first try, although others guess. So
-//! must a player from whose [source](crate::state::sources) others have guessed: another name is no new beginning. A
+//! of it to players that have not: a guest with the right passcode is judged at its first try, although others guess.
+//! So must a player from whose [source](crate::state::sources) others have guessed: another name is no new beginning. A
 //! source has an account of its own for the guesses at all rooms.
 //! When the budget is spent, no guess is judged, right or wrong. The room's members notice nothing.
 

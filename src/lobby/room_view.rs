@@ -105,8 +105,8 @@ pub(crate) fn snapshot(
     }
 }
 
-/// Returns the seat to move, if a match is in progress and its seats move in turn. `seat` is the seat of the player that
-/// is shown the match. If the game fails, the error is added to `faults`.
+/// Returns the seat to move, if a match is in progress and its seats move in turn. `seat` is the seat of the player
+/// that is shown the match. If the game fails, the error is added to `faults`.
 pub(crate) fn seat_to_move(
     tx: &RoomTx<'_>,
     shown: &ShownGame,

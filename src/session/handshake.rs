@@ -527,8 +527,8 @@ fn wire(limit: usize) -> u32 {
     u32::try_from(limit).expect("limits are small")
 }
 
-/// Opens the session's streams on the connection, with `reply` in front of the output stream, behind what was noted to be
-/// sent before.
+/// Opens the session's streams on the connection, with `reply` in front of the output stream, behind what was noted to
+/// be sent before.
 pub(crate) fn open(
     tx: &mut LobbyTx<'_>,
     record: &'static ConnectionRecord,

@@ -1,5 +1,5 @@
-//! Promise: a client of version 1 gets exactly what version 1 has. What later versions add reaches only clients that have
-//! negotiated them, and a session keeps its version.
+//! Promise: a client of version 1 gets exactly what version 1 has. What later versions add reaches only clients that
+//! have negotiated them, and a session keeps its version.
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};

@@ -1,8 +1,8 @@
 //! Promise: a real-time match is drawn for a player in text mode when it looks different, at a bounded rate, and a move
 //! is answered. A killed handler's successor goes on: no drawing is lost, and none comes twice.
 //!
-//! This program runs without the test harness because it is also the server: started with `serve`, it offers a real-time
-//! game that says nothing in events.
+//! This program runs without the test harness because it is also the server: started with `serve`, it offers a
+//! real-time game that says nothing in events.
 
 #[path = "../common/mod.rs"]
 mod common;

@@ -25,6 +25,6 @@ pub const TELNET_REPLY_BATCH_BYTES: usize = 1024;
 /// a seat was lost).
 pub const TEXT_OUTPUT_BYTES_MAX: usize = FRAME_TOTAL_BYTES_MAX - 128;
 
-/// Rows of a drawing in place at the top of a terminal; more are left out. The last rows of a terminal of 24 are for what
-/// is said and typed.
+/// Rows of a drawing in place at the top of a terminal; more are left out. The last rows of a terminal of 24 are for
+/// what is said and typed.
 pub const DRAWING_ROWS_MAX: usize = 20;

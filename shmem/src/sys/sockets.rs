@@ -50,9 +50,9 @@ pub enum ListenError {
     },
 }
 
-/// Listens on `address`, non-blocking; port 0 takes a free one. An IPv6 address takes no IPv4 connections. Accepted connections have `TCP_NODELAY`, urgent bytes
-/// in line (which [`TcpProgress`](crate::sys::tcp_progress::TcpProgress) needs) and a bounded send buffer. A port with
-/// old connections in TIME_WAIT can be used again at once.
+/// Listens on `address`, non-blocking; port 0 takes a free one. An IPv6 address takes no IPv4 connections. Accepted
+/// connections have `TCP_NODELAY`, urgent bytes in line (which [`TcpProgress`](crate::sys::tcp_progress::TcpProgress)
+/// needs) and a bounded send buffer. A port with old connections in TIME_WAIT can be used again at once.
 ///
 /// # Errors
 ///
